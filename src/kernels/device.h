@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A device: where tensors live and which table of kernels works on them.
+ *
+ * Chosen once, by name: "cpu", "emu" (the CUDA sources run on the host), "cuda:0". The activation
+ * type E (fp32 or bf16) is fixed when the device is opened. All work of a device is issued by one
+ * thread and runs in order (one stream); a second thread opens a device of its own.
+ */
+#ifndef GIDD_KERNELS_DEVICE_H
+#define GIDD_KERNELS_DEVICE_H
+
+#include "base/status.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum gidd_dtype { GIDD_F32 = 0, GIDD_BF16 = 1 } gidd_dtype;
+
+/* Bytes of one element. */
+static inline size_t gidd_dtype_bytes(gidd_dtype dtype)
+{
+    return dtype == GIDD_BF16 ? 2 : 4;
+}
+
+struct gidd_kernels;
+
+typedef struct gidd_device {
+    const struct gidd_kernels *kernels;   /* the launchers of this device                          */
+    gidd_dtype                 dtype;     /* E: type of activations and of the weights they meet   */
+    int                        threads;   /* host threads that a CPU kernel may use, >= 1          */
+    void                      *workspace; /* owned; gidd_device_reserve()                          */
+    size_t                     workspace_bytes;
+    size_t                     allocated_bytes; /* by gidd_device_alloc, now                       */
+    int64_t                    allocation_count; /* ever: constant after step 2 (a test)           */
+    void                      *impl;      /* the back-end's own: GEMM caches, handles, stream      */
+} gidd_device;
+
+typedef struct gidd_device_args {
+    const char *name;    /* "cpu", "emu", "cuda", "cuda:N"                                        */
+    gidd_dtype  dtype;
+    int         threads; /* 0: OMP_NUM_THREADS, else the processors this process may run on       */
+} gidd_device_args;
+
+/* Opens a device. *device_p is owned by the caller (gidd_device_close). GIDD_ERR_DEVICE: there is no
+ * such device on this machine; GIDD_ERR_UNSUPPORTED: this build does not have it. Local. */
+gidd_status gidd_device_open(const gidd_device_args *args, gidd_device **device_p);
+void        gidd_device_close(gidd_device *device);
+
+/* Memory on the device, 256-byte aligned, not initialised. GIDD_ERR_NOMEM names `what`. Local. */
+gidd_status gidd_device_alloc(gidd_device *device, size_t bytes, const char *what, void **memory_p);
+void        gidd_device_free(gidd_device *device, void *memory, size_t bytes);
+
+/* Copies and fills, in stream order. copy_out returns when the bytes are there. Local. */
+gidd_status gidd_device_copy_in(gidd_device *device, void *target, const void *host, size_t bytes);
+gidd_status gidd_device_copy_out(gidd_device *device, void *host, const void *source, size_t bytes);
+gidd_status gidd_device_zero(gidd_device *device, void *target, size_t bytes);
+
+/* Waits until all work issued so far is done. Local. */
+gidd_status gidd_device_synchronize(gidd_device *device);
+
+/* Largest sizes with which a model will call the kernels; reserve() sizes the workspace for them, so
+ * that no launcher ever allocates. Local. */
+typedef struct gidd_device_limits {
+    int64_t B, T, D, H, L, C, Vr;
+    int64_t head_rows; /* rows of logits worked on at once */
+} gidd_device_limits;
+
+gidd_status gidd_device_reserve(gidd_device *device, const gidd_device_limits *limits);
+
+/* One line for people and for the numerics fingerprint: "cpu avx512_bf16, 2 threads, onednn 2.6.3". */
+void gidd_device_describe(const gidd_device *device, char *text, size_t size);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

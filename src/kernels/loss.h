@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The losses of SPEC section 5 (GIDD: KL + Itakura-Saito) and section 6 (MDLM), row by row, with the
+ * gradient with respect to the logits written in place.
+ *
+ * A row of logits has Vr columns; the mask column's softmax is 0; the Vr - V padding columns take part
+ * in the softmax. Arithmetic in fp32 whatever E is.
+ */
+#ifndef GIDD_KERNELS_LOSS_H
+#define GIDD_KERNELS_LOSS_H
+
+#include "diffusion/batch.h"
+#include "kernels/device.h"
+
+typedef enum gidd_loss_mode {
+    GIDD_LOSS_EVALUATE = 0, /* logits are only read                                               */
+    GIDD_LOSS_TRAIN,        /* logits become dlogits = scale * d(w (KL + IS))/dlogits              */
+} gidd_loss_mode;
+
+/* What a row of logits says about its position. */
+typedef struct gidd_loss_row {
+    float kl;        /* GIDD: KL(q || r).            MDLM: 0                                      */
+    float is;        /* GIDD: rho - log rho - 1.     MDLM: -log xhat_x at masked positions, else 0 */
+    float log_ratio; /* GIDD: log q_z - log r_z.     MDLM: 0                                      */
+    float log_px;    /* log xhat_x: the probability given to the clean token                      */
+} gidd_loss_row;
+
+/* Row r of logits belongs to position p = row_list ? row_list[r] : first_position + r; its result goes
+ * to terms[p], its sequence is p / T. Slots loss_gidd and loss_mdlm take the same arguments. */
+typedef struct gidd_loss_args {
+    void                *logits;   /* [rows][Vr] E  read; in TRAIN overwritten                     */
+    gidd_loss_row       *terms;    /* [B*T]         written at the rows' positions                 */
+    const int32_t       *x, *z;    /* [B*T]                                                        */
+    const int32_t       *row_list; /* [rows] or NULL                                               */
+    int64_t              first_position;
+    const gidd_seq_coef *coef;     /* [B]                                                          */
+    int64_t              rows, T;
+    int64_t              V, Vr;
+    int32_t              mask_id;
+    float                scale;    /* 1 / (G*T): every reduction is then a plain sum               */
+    gidd_loss_mode       mode;
+} gidd_loss_args;
+
+/* Sums over positions, in float64 and in one fixed order. a: attention mask, w: loss weight, omega:
+ * ELBO weight of the position's kind. Sequences with row_weight 0 count nowhere. */
+typedef struct gidd_loss_sums {
+    double loss;         /* sum of w (KL + IS) over all positions (the trained scalar times B*T)    */
+    double positions;    /* number of positions                                                     */
+    double elbo;         /* sum of omega (KL + IS) a                                                 */
+    double tokens;       /* sum of a                                                                 */
+    double w_kl, w_is;   /* sums of w KL a, w IS a                                                   */
+    double w;            /* sum of w a                                                               */
+    double clean_loss;   /* the share of `loss` that comes from positions with z = x                 */
+    double clean_elbo;   /* likewise of `elbo`                                                       */
+    double noised_tokens;/* sum of a over positions with z != x                                      */
+    double min_log_px;   /* smallest log xhat_x over positions with z = x; +inf: none                */
+    double nonfinite;    /* positions whose terms are not finite                                     */
+} gidd_loss_sums;
+
+/* Adds a micro-batch's sums to *sums (min for min_log_px). With `skip_clean` the positions with z = x
+ * have no terms and count 0. */
+typedef struct gidd_loss_sums_args {
+    gidd_loss_sums      *sums;  /* one, on the device; added to                                     */
+    const gidd_loss_row *terms; /* [B*T]                                                            */
+    const int32_t       *x, *z, *attention_mask;
+    const gidd_seq_coef *coef;
+    int64_t              B, T;
+    int32_t              mask_id;
+    int                  skip_clean;
+} gidd_loss_sums_args;
+
+#endif

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The network (SPEC section 2): DiT with adaLN, rotary embedding and bidirectional attention. It calls
+ * the device's kernel table; it knows neither which device nor how many ranks there are.
+ *
+ *   z, t --embed, time_cond, modulations--> blocks 0..L-1 --> final norm --> head --> loss
+ *
+ * One allocation per lifetime: parameters, gradients, activations, logits. Nothing is allocated in a step.
+ * A training step of one micro-batch reads
+ *
+ *     gidd_model_load(model, batch);               // to the device
+ *     gidd_model_forward(model);                   // trunk: embed, blocks, final norm
+ *     gidd_model_head(model, &(gidd_head_args){...});   // head, loss and, in training, head's backward,
+ *                                                  // in chunks of rows
+ *     gidd_model_backward(model, &(gidd_backward_args){...});
+ */
+#ifndef GIDD_MODEL_MODEL_H
+#define GIDD_MODEL_MODEL_H
+
+#include "base/status.h"
+#include "diffusion/batch.h"
+#include "kernels/kernels.h"
+#include "model/params.h"
+
+typedef enum gidd_model_mode {
+    GIDD_MODEL_TRAIN = 0, /* keeps what backward needs; gradients exist */
+    GIDD_MODEL_INFER,     /* two activation buffers, no gradients       */
+} gidd_model_mode;
+
+typedef enum gidd_loss_kind { GIDD_LOSS_GIDD = 0, GIDD_LOSS_MDLM } gidd_loss_kind;
+
+typedef struct gidd_model_args {
+    gidd_device       *device; /* borrowed */
+    const gidd_params *params; /* borrowed: must outlive the model */
+    gidd_model_mode    mode;
+    gidd_loss_kind     loss;
+    int64_t            max_B, max_T; /* largest micro-batch */
+    int64_t            head_rows;    /* rows of logits at once; 0: chosen (README of the plan) */
+} gidd_model_args;
+
+/* One line of the memory plan: what wants how much. */
+typedef struct gidd_plan_line {
+    char   name[48];
+    size_t bytes;
+} gidd_plan_line;
+
+typedef struct gidd_model {
+    gidd_device       *device;
+    const gidd_params *params;
+    gidd_model_mode    mode;
+    gidd_loss_kind     loss;
+    int64_t            max_B, max_T, head_rows;
+    float             *master;  /* [memory_count] fp32 parameters, on the device        */
+    void              *weights; /* [memory_count] E copy; == master when E is fp32      */
+    float             *grads;   /* [memory_count] fp32; NULL in INFER                   */
+    gidd_loss_sums    *sums;    /* on the device */
+    gidd_loss_row     *terms;   /* [max_B*max_T] on the device */
+    struct gidd_activations *activations; /* private */
+    gidd_batch         batch;   /* the loaded batch: pointers on the device             */
+} gidd_model;
+
+/* Plans and allocates; parameters are not initialised (gidd_model_set_params or _init_params). */
+gidd_status gidd_model_create(const gidd_model_args *args, gidd_model **model_p);
+void        gidd_model_destroy(gidd_model *model);
+
+/* The memory plan without allocating: fills up to `capacity` lines, *count_p says how many. Local. */
+gidd_status gidd_model_plan(const gidd_model_args *args, gidd_plan_line *lines, int64_t capacity,
+                            int64_t *count_p);
+
+/* FLOPs (multiply and add count 2) of one sequence of T tokens, forward and backward, of the matrix
+ * products on the token path and attention: 6 * (matrix parameters) * T + 12 L T^2 D. Local. */
+double gidd_model_flops_per_sequence(const gidd_model_shape *shape, int64_t T);
+
+/* Fills the masters with initial values (SPEC section 3) and refreshes the E copy. */
+gidd_status gidd_model_init_params(gidd_model *model, uint64_t seed);
+/* Copies [memory_count] fp32 values from the host into the masters and refreshes the E copy. */
+gidd_status gidd_model_set_params(gidd_model *model, const float *values);
+/* Refreshes the E copy from the masters (after they were written in place). */
+gidd_status gidd_model_refresh(gidd_model *model);
+
+/* Makes `batch` (host) the model's batch: copies it to the device (on the CPU: borrows its arrays until the
+ * next load). B <= max_B, T <= max_T. */
+gidd_status gidd_model_load(gidd_model *model, const gidd_batch *batch);
+
+gidd_status gidd_model_forward(gidd_model *model);
+
+typedef struct gidd_head_args {
+    gidd_loss_mode mode;       /* TRAIN: also the head's backward into grads and the trunk's gradient */
+    float          scale;      /* 1/(G*T) */
+    int            accumulate; /* 0: first micro-batch of a step writes gradients, 1: adds  */
+    int            skip_clean; /* only the batch's listed rows go through head and loss     */
+    void (*chunk_done)(void *context); /* called between chunks (progress of communication); may be NULL */
+    void          *context;
+} gidd_head_args;
+
+/* Head and loss over all positions; adds to model->sums (on the device). */
+gidd_status gidd_model_head(gidd_model *model, const gidd_head_args *args);
+
+typedef struct gidd_backward_args {
+    int accumulate;
+    /* Called when the gradients of `group` are complete in model->grads: enqueue only. May be NULL. */
+    void (*grads_ready)(void *context, int32_t group);
+    void *context;
+} gidd_backward_args;
+
+gidd_status gidd_model_backward(gidd_model *model, const gidd_backward_args *args);
+
+/* Sets the sums to zero; copies them to the host. */
+gidd_status gidd_model_zero_sums(gidd_model *model);
+gidd_status gidd_model_read_sums(gidd_model *model, gidd_loss_sums *sums);
+
+/* Logits of positions [first, first + rows) of the loaded batch after forward, rows <= head_rows, left in
+ * device memory at *logits_p ([rows][Vr] E) until the next call. */
+gidd_status gidd_model_logits(gidd_model *model, int64_t first, int64_t rows, void **logits_p);
+
+/* An intermediate of the last TRAIN forward by the name VECTORS.md gives it ("embed", "block_00", "c",
+ * "block0_qkv", "final_in" ...), as float32 on the host; for tests. *count_p elements are written to
+ * `values` (capacity elements). GIDD_ERR_ARG: no such name. */
+gidd_status gidd_model_inspect(gidd_model *model, const char *name, float *values, int64_t capacity,
+                               int64_t *count_p);
+
+#endif
