@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "coordinator/protocol.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ORDER_MAGIC UINT64_C(0x6f72646572303031)  /* "order001" */
+#define REPORT_MAGIC UINT64_C(0x7265706f72743031) /* "report01" */
+
+struct gidd_protocol {
+    gidd_protocol_args args;
+    int64_t            next_step;   /* whose order gidd_protocol_order returns next             */
+    gidd_order         order;       /* pinned until the broadcast is complete                   */
+    gidd_comm_request  order_request;
+    gidd_report        mine;        /* pinned until the gather is complete                      */
+    gidd_report       *reports;     /* [size] on the coordinator                                */
+    gidd_comm_request  report_request;
+    int64_t            report_step; /* step of the gather in flight; -1: none                    */
+};
+
+static int is_coordinator(const gidd_protocol *protocol)
+{
+    return gidd_comm_rank(protocol->args.comm) == protocol->args.coordinator;
+}
+
+// Decides on the coordinator and starts the broadcast. A failure to decide must still reach everybody:
+// it is sent as an order with a wrong magic, so that no rank waits for ever.
+static gidd_status send_order(gidd_protocol *protocol, const gidd_report *reports, int64_t step)
+{
+    gidd_status decided = GIDD_OK;
+    if (is_coordinator(protocol)) {
+        protocol->order = (gidd_order){.magic = ORDER_MAGIC, .step = step};
+        decided = protocol->args.decide(protocol->args.context, reports, protocol->report_step, step, &protocol->order);
+        if (decided != GIDD_OK) {
+            protocol->order.magic = 0;
+        }
+    }
+    GIDD_TRY(gidd_comm_ibcast(protocol->args.comm, protocol->args.coordinator, &protocol->order, sizeof protocol->order,
+                              &protocol->order_request));
+    return decided;
+}
+
+gidd_status gidd_protocol_create(const gidd_protocol_args *args, gidd_protocol **protocol_p)
+{
+    gidd_protocol *protocol = calloc(1, sizeof *protocol);
+    gidd_report   *reports = calloc((size_t)gidd_comm_size(args->comm), sizeof *reports);
+    gidd_status    local = protocol != NULL && reports != NULL
+                               ? GIDD_OK
+                               : gidd_fail(GIDD_ERR_NOMEM, "no memory for the order protocol");
+    gidd_status    status = gidd_comm_agree(args->comm, local);
+    if (status == GIDD_OK) {
+        protocol->args = *args;
+        protocol->reports = reports;
+        protocol->next_step = args->first_step;
+        protocol->report_step = -1;
+        status = send_order(protocol, NULL, args->first_step);
+    }
+    if (status != GIDD_OK) {
+        free(reports);
+        free(protocol);
+        return status;
+    }
+    *protocol_p = protocol;
+    return GIDD_OK;
+}
+
+void gidd_protocol_destroy(gidd_protocol *protocol)
+{
+    if (protocol != NULL) {
+        free(protocol->reports);
+        free(protocol);
+    }
+}
+
+gidd_status gidd_protocol_order(gidd_protocol *protocol, gidd_order *order)
+{
+    GIDD_TRY(gidd_comm_wait(&protocol->order_request));
+    if (protocol->order.magic != ORDER_MAGIC || protocol->order.step != protocol->next_step) {
+        return gidd_fail(GIDD_ERR_COMM, "the coordinator's order for step %" PRId64 " is not one (magic %" PRIx64
+                         ", step %" PRId64 "): the coordinator failed, or the programs differ",
+                         protocol->next_step, protocol->order.magic, protocol->order.step);
+    }
+    *order = protocol->order;
+    protocol->next_step++;
+    return GIDD_OK;
+}
+
+// Completes the gather in flight, if any; *reports_p is NULL where there is nothing to read.
+static gidd_status take_reports(gidd_protocol *protocol, const gidd_report **reports_p)
+{
+    *reports_p = NULL;
+    if (protocol->report_step < 0) {
+        return GIDD_OK;
+    }
+    GIDD_TRY(gidd_comm_wait(&protocol->report_request));
+    if (!is_coordinator(protocol)) {
+        return GIDD_OK;
+    }
+    for (int rank = 0; rank < gidd_comm_size(protocol->args.comm); rank++) {
+        const gidd_report *report = &protocol->reports[rank];
+        if (report->magic != REPORT_MAGIC || report->step != protocol->report_step) {
+            return gidd_fail(GIDD_ERR_COMM, "rank %d reports step %" PRId64 " (magic %" PRIx64 ") where step %" PRId64
+                             " was due", rank, report->step, report->magic, protocol->report_step);
+        }
+    }
+    *reports_p = protocol->reports;
+    return GIDD_OK;
+}
+
+gidd_status gidd_protocol_advance(gidd_protocol *protocol)
+{
+    const gidd_report *reports = NULL;
+    gidd_status        taken = take_reports(protocol, &reports);
+    if (taken != GIDD_OK && !is_coordinator(protocol)) {
+        return taken;
+    }
+    // a coordinator with a bad report still has to send something: see send_order
+    if (taken != GIDD_OK) {
+        protocol->order.magic = 0;
+        GIDD_TRY(gidd_comm_ibcast(protocol->args.comm, protocol->args.coordinator, &protocol->order,
+                                  sizeof protocol->order, &protocol->order_request));
+        return taken;
+    }
+    return send_order(protocol, reports, protocol->next_step);
+}
+
+gidd_status gidd_protocol_report(gidd_protocol *protocol, const gidd_report *report)
+{
+    protocol->mine = *report;
+    protocol->mine.magic = REPORT_MAGIC;
+    protocol->mine.step = protocol->next_step - 1;
+    protocol->report_step = protocol->mine.step;
+    return gidd_comm_igather(protocol->args.comm, protocol->args.coordinator, &protocol->mine, sizeof protocol->mine,
+                             protocol->reports, &protocol->report_request);
+}
+
+gidd_status gidd_protocol_drain(gidd_protocol *protocol)
+{
+    const gidd_report *reports = NULL;
+    GIDD_TRY(gidd_comm_wait(&protocol->order_request));
+    GIDD_TRY(take_reports(protocol, &reports));
+    if (reports != NULL) {
+        GIDD_TRY(protocol->args.decide(protocol->args.context, reports, protocol->report_step, -1, NULL));
+    }
+    protocol->report_step = -1;
+    return GIDD_OK;
+}

@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * From a configuration to the objects of a run, and back to nothing.
+ */
+#include "worker/worker.h"
+
+#include "base/log.h"
+#include "worker/evaluate.h"
+#include "worker/inference.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+gidd_model_shape gidd_worker_shape(const gidd_config *config, int32_t base_ids)
+{
+    gidd_vocab vocab = gidd_vocab_of(base_ids);
+    return (gidd_model_shape){
+        .D = config->model.hidden_size,
+        .L = config->model.blocks,
+        .H = config->model.heads,
+        .C = config->model.cond_size,
+        .T = config->model.context,
+        .V = vocab.V,
+        .Vr = vocab.Vr,
+        .mask_id = vocab.mask,
+    };
+}
+
+gidd_schedule_args gidd_worker_schedule_args(const gidd_config *config, const gidd_vocab *vocab)
+{
+    static const gidd_weighting weightings[] = {
+        [GIDD_CONFIG_WEIGHT_NONE] = GIDD_WEIGHTING_NONE,
+        [GIDD_CONFIG_WEIGHT_CLIP] = GIDD_WEIGHTING_CLIP,
+        [GIDD_CONFIG_WEIGHT_DYNAMIC] = GIDD_WEIGHTING_DYNAMIC,
+    };
+    return (gidd_schedule_args){
+        .process = config->diffusion.process == GIDD_CONFIG_MDLM ? GIDD_PROCESS_MDLM : GIDD_PROCESS_GIDD,
+        .weighting = weightings[config->loss.weighting],
+        .p_uniform = config->model.p_uniform,
+        .t_eps = config->diffusion.t_eps,
+        .min_weight = config->loss.min_weight,
+        .max_weight = config->loss.max_weight,
+        .vocab_size = vocab->V,
+        .mask_id = vocab->mask,
+    };
+}
+
+gidd_status gidd_worker_split(const gidd_config *config, int ranks, int64_t *rows_p, int64_t *micro_p)
+{
+    int64_t G = config->training.global_batch;
+    if (G % ranks != 0) {
+        char   allowed[256] = "";
+        size_t used = 0;
+        for (int64_t count = 1; count <= G && used < sizeof allowed - 16; count++) {
+            if (G % count == 0) {
+                used += (size_t)snprintf(allowed + used, sizeof allowed - used, "%s%lld", used > 0 ? ", " : "",
+                                         (long long)count);
+            }
+        }
+        return gidd_fail(GIDD_ERR_CONFIG, "%s: training.global_batch: %lld sequences cannot be shared by %d ranks; allowed "
+                         "numbers of ranks: %s", gidd_config_place(config, "training.global_batch"), (long long)G, ranks,
+                         allowed);
+    }
+    int64_t rows = G / ranks, micro = config->training.micro_batch;
+    if (micro == 0) { // the largest divisor that is not too large
+        for (micro = rows < 64 ? rows : 64; rows % micro != 0; micro--) {
+        }
+    }
+    *rows_p = rows;
+    *micro_p = micro < rows ? micro : rows;
+    return GIDD_OK;
+}
+
+// MDLM gives clean rows weight exactly 0, so leaving them out changes nothing. With GIDD at p_u = 0 it is an
+// approximation, and only on request.
+int gidd_worker_skips_clean(const gidd_config *config)
+{
+    return config->loss.skip_clean_rows == GIDD_CONFIG_SKIP_ON ||
+           (config->loss.skip_clean_rows == GIDD_CONFIG_SKIP_AUTO && config->diffusion.process == GIDD_CONFIG_MDLM);
+}
+
+static gidd_status open_loader(gidd_worker *worker)
+{
+    const gidd_config     *config = worker->config;
+    const gidd_shard_info *info = gidd_shard_set_info(worker->shards);
+    worker->vocab = gidd_vocab_of(info->vocab_size);
+    gidd_schedule_args schedule = gidd_worker_schedule_args(config, &worker->vocab);
+    GIDD_TRY(gidd_schedule_init(&worker->schedule, &schedule));
+    return gidd_loader_open(&(gidd_loader_args){.source = gidd_source_of_shards(worker->shards),
+                                                .schedule = &worker->schedule,
+                                                .seed = (uint64_t)config->run.seed,
+                                                .eval_seed = (uint64_t)config->eval.seed,
+                                                .global_batch = config->training.global_batch,
+                                                .T = config->model.context,
+                                                .max_add_padding = config->data.max_add_padding,
+                                                .window = GIDD_WINDOW_DOCUMENT},
+                            &worker->loader);
+}
+
+// The checkpoint's table of tensors is the parameters' table, name by name.
+static gidd_status make_layout(gidd_worker *worker)
+{
+    static const char *const sections[] = {"master", "adam_m", "adam_v"};
+    const gidd_params       *params = &worker->params;
+    gidd_checkpoint_layout  *layout = &worker->layout;
+    layout->tensors = calloc((size_t)params->tensor_count, sizeof *layout->tensors);
+    if (layout->tensors == NULL) {
+        return gidd_fail(GIDD_ERR_NOMEM, "no memory for the checkpoint's table");
+    }
+    layout->tensor_count = params->tensor_count;
+    layout->elements = params->count;
+    for (int64_t i = 0; i < params->tensor_count; i++) {
+        const gidd_tensor *tensor = &params->tensors[i];
+        layout->tensors[i] = (gidd_checkpoint_tensor){.dims = tensor->dims,
+                                                      .shape = {tensor->shape[0], tensor->shape[1]},
+                                                      .offset = tensor->offset};
+        (void)snprintf(layout->tensors[i].name, sizeof layout->tensors[i].name, "%s", tensor->name);
+    }
+    layout->section_count = (int)(sizeof sections / sizeof *sections);
+    for (int i = 0; i < layout->section_count; i++) {
+        (void)snprintf(layout->sections[i], sizeof layout->sections[i], "%s", sections[i]);
+    }
+    return GIDD_OK;
+}
+
+static gidd_status open_model(gidd_worker *worker)
+{
+    const gidd_config *config = worker->config;
+    int64_t            rows = 0;
+    GIDD_TRY(gidd_worker_split(config, gidd_comm_size(worker->args.comms->workers), &rows, &worker->micro_batch));
+    GIDD_TRY(gidd_worker_open_device(config, worker->args.comms->node_rank, worker->args.comms->node_size,
+                                     &worker->device));
+    gidd_device_describe(worker->device, worker->device_text, sizeof worker->device_text);
+    gidd_log(GIDD_LOG_INFO, "device", "%s", worker->device_text);
+    GIDD_TRY(gidd_model_create(&(gidd_model_args){.device = worker->device,
+                                                  .params = &worker->params,
+                                                  .mode = GIDD_MODEL_TRAIN,
+                                                  .loss = config->diffusion.process == GIDD_CONFIG_MDLM ? GIDD_LOSS_MDLM
+                                                                                                        : GIDD_LOSS_GIDD,
+                                                  .max_B = worker->micro_batch,
+                                                  .max_T = config->model.context},
+                               &worker->model));
+    GIDD_TRY(gidd_optimizer_create(&(gidd_optimizer_args){.device = worker->device,
+                                                          .params = &worker->params,
+                                                          .beta1 = config->optimizer.beta1,
+                                                          .beta2 = config->optimizer.beta2,
+                                                          .epsilon = config->optimizer.epsilon,
+                                                          .weight_decay = config->optimizer.weight_decay,
+                                                          .clip = config->optimizer.clip},
+                                   &worker->optimizer));
+    void *memory = aligned_alloc(64, (gidd_batch_bytes(worker->micro_batch, config->model.context) + 63) / 64 * 64);
+    if (memory == NULL) {
+        return gidd_fail(GIDD_ERR_NOMEM, "no memory for the evaluation batch");
+    }
+    gidd_batch_layout(&worker->eval_batch, worker->micro_batch, config->model.context, memory);
+    worker->step = (gidd_step_context){
+        .model = worker->model,
+        .optimizer = worker->optimizer,
+        .micro_batches = (rows + worker->micro_batch - 1) / worker->micro_batch,
+        .scale = 1.0f / (float)(config->training.global_batch * config->model.context),
+        .skip_clean = gidd_worker_skips_clean(config),
+    };
+    return GIDD_OK;
+}
+
+static gidd_status open_buckets(gidd_worker *worker)
+{
+    gidd_bucket_plan  *plan = &worker->bucket_plan;
+    const gidd_params *params = &worker->params;
+    int                ranks = gidd_comm_size(worker->args.comms->workers);
+    plan->ranges = calloc((size_t)params->bucket_count, sizeof *plan->ranges);
+    if (plan->ranges == NULL) {
+        return gidd_fail(GIDD_ERR_NOMEM, "no memory for the bucket table");
+    }
+    int64_t first = 0;
+    for (int64_t i = 0; i < params->bucket_count; i++) {
+        const gidd_param_bucket *bucket = &params->buckets[i];
+        plan->ranges[i] = (gidd_bucket_range){.first = first,
+                                              .count = bucket->count,
+                                              .memory = bucket->at,
+                                              .piece = bucket->padded_count / ranks};
+        first += bucket->count;
+    }
+    plan->count = params->bucket_count;
+    plan->elements = params->count;
+    plan->memory_elements = params->memory_count;
+    plan->ranks = ranks;
+    return GIDD_OK;
+}
+
+gidd_status gidd_worker_build(gidd_worker *worker)
+{
+    const gidd_config *config = worker->config;
+    gidd_watch_point(worker->watch, GIDD_WATCH_STARTUP, 0, "model");
+    gidd_status local = open_loader(worker);
+    if (local == GIDD_OK) {
+        gidd_model_shape shape = gidd_worker_shape(config, gidd_shard_set_info(worker->shards)->vocab_size);
+        int64_t          pieces = worker->has_slice ? gidd_comm_size(worker->args.comms->workers) : 1;
+        local = gidd_params_init(&worker->params, &shape, (size_t)(config->comm.bucket_mib * 1048576), pieces);
+    }
+    if (local == GIDD_OK) {
+        local = make_layout(worker);
+    }
+    if (local == GIDD_OK && worker->has_slice) {
+        local = open_model(worker);
+    }
+    if (local == GIDD_OK && worker->has_slice) {
+        local = open_buckets(worker);
+    }
+    GIDD_TRY(gidd_comm_agree(worker->world, local));
+    if (worker->has_slice) {
+        local = gidd_buckets_create(worker->args.comms->workers, &worker->bucket_plan, worker->model->grads,
+                                    GIDD_BUCKET_WHOLE, &worker->buckets);
+        worker->step.buckets = worker->buckets;
+    }
+    return gidd_comm_agree(worker->world, local);
+}
+
+void gidd_worker_release(gidd_worker *worker)
+{
+    gidd_prefetch_destroy(worker->prefetch);
+    gidd_protocol_destroy(worker->protocol);
+    gidd_checkpoint_writer_destroy(worker->writer);
+    (void)!gidd_coordinator_close(worker->coordinator); // open only after a failure, which is being told
+    gidd_buckets_destroy(worker->buckets);
+    free(worker->bucket_plan.ranges);
+    gidd_optimizer_destroy(worker->optimizer);
+    gidd_model_destroy(worker->model);
+    gidd_device_close(worker->device);
+    free(worker->eval_batch.memory);
+    free(worker->layout.tensors);
+    gidd_params_release(&worker->params);
+    gidd_loader_close(worker->loader);
+    gidd_shard_set_close(worker->shards);
+    gidd_run_lock_release(worker->lock);
+    gidd_watch_destroy(worker->watch);
+    free(worker->config_text);
+}

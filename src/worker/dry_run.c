@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/worker.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { GPT2_IDS = 50257, PLAN_LINES = 32 };
+
+typedef struct dry_plan {
+    gidd_params    params;
+    gidd_plan_line lines[PLAN_LINES];
+    int64_t        line_count, rows, micro;
+    int32_t        base_ids;
+    int            has_data;
+} dry_plan;
+
+// The vocabulary comes with the shards; a plan made before there are any assumes GPT-2's.
+static gidd_status find_vocabulary(const gidd_config *config, dry_plan *plan)
+{
+    gidd_shard_set *shards = NULL;
+    gidd_status     status = gidd_shard_set_open(config->data.dir, &shards);
+    plan->base_ids = GPT2_IDS;
+    if (status == GIDD_ERR_MISSING) {
+        return GIDD_OK;
+    }
+    GIDD_TRY(status);
+    plan->has_data = 1;
+    plan->base_ids = gidd_shard_set_info(shards)->vocab_size;
+    gidd_shard_set_close(shards);
+    return GIDD_OK;
+}
+
+static gidd_status plan_memory(const gidd_config *config, dry_plan *plan)
+{
+    gidd_device *device = NULL;
+    GIDD_TRY(gidd_device_open(&(gidd_device_args){.name = "cpu",
+                                                  .dtype = config->training.precision == GIDD_CONFIG_BF16 ? GIDD_BF16
+                                                                                                          : GIDD_F32,
+                                                  .threads = 1},
+                              &device));
+    gidd_status status = gidd_model_plan(&(gidd_model_args){.device = device,
+                                                            .params = &plan->params,
+                                                            .mode = GIDD_MODEL_TRAIN,
+                                                            .max_B = plan->micro,
+                                                            .max_T = config->model.context},
+                                         plan->lines, PLAN_LINES, &plan->line_count);
+    gidd_device_close(device);
+    return status;
+}
+
+static void print_plan(const gidd_config *config, int ranks, const dry_plan *plan)
+{
+    const double gib = 1073741824.0;
+    double       moments = 2.0 * 4 * (double)plan->params.memory_count, total = moments;
+    double       flops = gidd_model_flops_per_sequence(&plan->params.shape, config->model.context);
+    int64_t      G = config->training.global_batch, T = config->model.context;
+    printf("model         D %" PRId64 ", %" PRId64 " blocks, %" PRId64 " heads, context %" PRId64 ", vocabulary %" PRId64
+           " (rounded to %" PRId64 ")%s\n", plan->params.shape.D, plan->params.shape.L, plan->params.shape.H, T,
+           plan->params.shape.V, plan->params.shape.Vr, plan->has_data ? "" : ", as with GPT-2's tokenizer: no shards yet");
+    printf("parameters    %" PRId64 ", of them in blocks %" PRId64 "\n", plan->params.count,
+           gidd_params_block_count(&plan->params));
+    printf("batch         %" PRId64 " sequences: %d rank%s x %" PRId64 " micro-batch%s of %" PRId64 "\n", G, ranks,
+           ranks == 1 ? "" : "s", (plan->rows + plan->micro - 1) / plan->micro,
+           plan->rows > plan->micro ? "es" : "", plan->micro);
+    printf("work          %.4g GFLOP a token, %.4g TFLOP a step, %" PRId64 " steps, %.4g tokens, %.4g FLOP in all\n",
+           flops / (double)T * 1e-9, flops * (double)G * 1e-12, config->training.steps,
+           (double)config->training.steps * (double)G * (double)T, flops * (double)G * (double)config->training.steps);
+    printf("memory of a rank\n");
+    for (int64_t i = 0; i < plan->line_count; i++) {
+        printf("  %-32s %10.3f GiB\n", plan->lines[i].name, (double)plan->lines[i].bytes / gib);
+        total += (double)plan->lines[i].bytes;
+    }
+    printf("  %-32s %10.3f GiB\n  %-32s %10.3f GiB\n", "Adam moments", moments / gib, "total", total / gib);
+    printf("checkpoint    %.3f GiB (masters and two moments, fp32), every %" PRId64 " steps, %" PRId64 " kept\n",
+           3.0 * 4 * (double)plan->params.count / gib, config->checkpoint.every_steps, config->checkpoint.keep_last);
+}
+
+gidd_status gidd_worker_dry_run(const gidd_config *config, int ranks)
+{
+    dry_plan plan;
+    memset(&plan, 0, sizeof plan);
+    GIDD_TRY(find_vocabulary(config, &plan));
+    GIDD_TRY(gidd_worker_split(config, ranks, &plan.rows, &plan.micro));
+    gidd_model_shape shape = gidd_worker_shape(config, plan.base_ids);
+    GIDD_TRY(gidd_params_init(&plan.params, &shape, (size_t)(config->comm.bucket_mib * 1048576), ranks));
+    gidd_status status = plan_memory(config, &plan);
+    if (status == GIDD_OK) {
+        char *text = NULL;
+        print_plan(config, ranks, &plan);
+        status = gidd_config_format(config, &text);
+        if (status == GIDD_OK) {
+            printf("\nresolved configuration\n%s", text);
+        }
+        free(text);
+    }
+    gidd_params_release(&plan.params);
+    return status;
+}

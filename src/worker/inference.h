@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A trained model for the tools: the configuration, vocabulary and parameters of a checkpoint, on a device,
+ * without gradients or moments.
+ */
+#ifndef GIDD_WORKER_INFERENCE_H
+#define GIDD_WORKER_INFERENCE_H
+
+#include "base/cli.h"
+#include "diffusion/schedule.h"
+#include "diffusion/vocab.h"
+#include "model/model.h"
+
+typedef struct gidd_inference_args {
+    const char     *checkpoint; /* a run directory (its newest checkpoint), or a step directory */
+    const gidd_cli *cli;        /* overrides of the checkpoint's configuration */
+    int64_t         max_B;      /* sequences at once */
+    int             node_rank, node_size; /* place among the ranks of this node: device and threads */
+} gidd_inference_args;
+
+typedef struct gidd_inference {
+    gidd_config   config; /* the checkpoint's, with overrides */
+    int64_t       step;   /* steps it was trained for */
+    char          path[1200];
+    char          tokenizer_digest[40];
+    gidd_vocab    vocab;
+    gidd_schedule schedule;
+    gidd_params   params;
+    gidd_device  *device;
+    gidd_model   *model;
+} gidd_inference;
+
+/* Opens, reading and verifying the parameters. Overrides must not change the model's shape. Release with
+ * gidd_inference_close, also after a failure. Local. */
+gidd_status gidd_inference_open(gidd_inference *inference, const gidd_inference_args *args);
+void        gidd_inference_close(gidd_inference *inference);
+
+/* Opens the device that a configuration names, as a worker does: "auto" and "cuda" take the node's
+ * `node_rank`-th GPU, "auto" the CPU where there is none; threads are the rank's share. Local. */
+gidd_status gidd_worker_open_device(const gidd_config *config, int node_rank, int node_size, gidd_device **device_p);
+
+#endif

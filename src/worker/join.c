@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Joining: what must be the same on every rank is compared before anything is touched; then the run
+ * directory, its lock, and the data.
+ */
+#include "worker/worker.h"
+
+#include "base/log.h"
+#include "base/version.h"
+#include "coordinator/shard_job.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+// What every rank must agree on. Text, so that a difference can be told.
+typedef struct handshake {
+    char build_id[32];
+    char config_digest[GIDD_DIGEST_SIZE];
+} handshake;
+
+static gidd_status compare_with_coordinator(gidd_worker *worker, const handshake *mine)
+{
+    handshake first = *mine;
+    GIDD_TRY(gidd_comm_bcast(worker->world, worker->args.comms->coordinator, &first, sizeof first));
+    gidd_status local = GIDD_OK;
+    if (strcmp(first.build_id, mine->build_id) != 0) {
+        local = gidd_fail(GIDD_ERR_USAGE, "this program is build %s, the coordinator's is %s: install one build everywhere",
+                          mine->build_id, first.build_id);
+    } else if (strcmp(first.config_digest, mine->config_digest) != 0) {
+        local = gidd_fail(GIDD_ERR_CONFIG, "the configuration read here differs from the coordinator's: give every program "
+                          "the same --config and overrides, from files that are the same on every host");
+    }
+    return gidd_comm_agree(worker->world, local);
+}
+
+static gidd_status shake_hands(gidd_worker *worker)
+{
+    handshake   mine;
+    gidd_status local = gidd_config_format(worker->config, &worker->config_text);
+    memset(&mine, 0, sizeof mine);
+    GIDD_TRY(gidd_comm_agree(worker->world, local));
+    (void)snprintf(mine.build_id, sizeof mine.build_id, "%s", GIDD_BUILD_ID);
+    gidd_digest_of(worker->config_text, strlen(worker->config_text), mine.config_digest);
+    return compare_with_coordinator(worker, &mine);
+}
+
+static gidd_status make_directories(const char *path)
+{
+    char text[GIDD_CONFIG_TEXT_MAX];
+    (void)snprintf(text, sizeof text, "%s", path);
+    for (char *at = text + 1;; at++) {
+        if (*at == '/' || *at == '\0') {
+            char kept = *at;
+            *at = '\0';
+            if (mkdir(text, 0777) != 0 && errno != EEXIST) {
+                return gidd_fail(GIDD_ERR_OUTPUT, "cannot create folder %s: %s", text, strerror(errno));
+            }
+            *at = kept;
+            if (kept == '\0') {
+                return GIDD_OK;
+            }
+        }
+    }
+}
+
+// config.yaml is for people: what this life was started with. The checkpoint has its own copy.
+static gidd_status write_config(gidd_worker *worker)
+{
+    char path[GIDD_CONFIG_TEXT_MAX + 32], temporary[GIDD_CONFIG_TEXT_MAX + 40];
+    (void)snprintf(path, sizeof path, "%s/config.yaml", worker->config->run.dir);
+    (void)snprintf(temporary, sizeof temporary, "%s.tmp", path);
+    FILE *file = fopen(temporary, "we");
+    if (file == NULL) {
+        return gidd_fail(GIDD_ERR_OUTPUT, "cannot create %s: %s", temporary, strerror(errno));
+    }
+    int bad = fputs(worker->config_text, file) == EOF;
+    bad |= fflush(file) != 0 || fsync(fileno(file)) != 0;
+    bad |= fclose(file) != 0;
+    if (bad) {
+        return gidd_fail(GIDD_ERR_IO, "cannot write %s: %s", temporary, strerror(errno));
+    }
+    GIDD_TRY(gidd_run_lock_check(worker->lock));
+    if (rename(temporary, path) != 0) {
+        return gidd_fail(GIDD_ERR_IO, "cannot rename %s: %s", temporary, strerror(errno));
+    }
+    return GIDD_OK;
+}
+
+static gidd_status take_directory(gidd_worker *worker)
+{
+    GIDD_TRY(make_directories(worker->config->run.dir));
+    GIDD_TRY(gidd_run_lock_acquire(&(gidd_run_lock_args){.run_dir = worker->config->run.dir,
+                                                         .steal = worker->args.steal_lock},
+                                   &worker->lock));
+    return write_config(worker);
+}
+
+// Shards are made here when there are none and data.source says from what.
+static gidd_status prepare_data(gidd_worker *worker)
+{
+    const gidd_config *config = worker->config;
+    int64_t            build = 0;
+    if (worker->is_coordinator) {
+        char path[GIDD_CONFIG_TEXT_MAX + 32];
+        (void)snprintf(path, sizeof path, "%s/index.json", config->data.dir);
+        build = access(path, F_OK) != 0 && config->data.source[0] != '\0';
+    }
+    GIDD_TRY(gidd_comm_bcast(worker->world, worker->args.comms->coordinator, &build, sizeof build));
+    if (build) {
+        gidd_log(GIDD_LOG_INFO, "data", "%s has no shards yet: making them from %s", config->data.dir, config->data.source);
+        gidd_watch_point(worker->watch, GIDD_WATCH_DATA, 0, "shards");
+        GIDD_TRY(gidd_shard_job_run_config(worker->world, config, NULL, NULL));
+        gidd_watch_point(worker->watch, GIDD_WATCH_STARTUP, 0, "data");
+    }
+    gidd_status local = gidd_shard_set_open(config->data.dir, &worker->shards);
+    if (local == GIDD_ERR_MISSING && !build) {
+        char story[sizeof gidd_error_last()->text];
+        memcpy(story, gidd_error_last()->text, sizeof story);
+        local = gidd_fail(GIDD_ERR_MISSING, "%.700s; make the shards with gidd-shard, or set data.source", story);
+    }
+    return gidd_comm_agree(worker->world, local);
+}
+
+static gidd_status compare_data(gidd_worker *worker)
+{
+    const gidd_shard_info *info = gidd_shard_set_info(worker->shards);
+    char                   first[GIDD_DIGEST_SIZE];
+    memcpy(first, info->data_digest, sizeof first);
+    GIDD_TRY(gidd_comm_bcast(worker->world, worker->args.comms->coordinator, first, sizeof first));
+    gidd_status local = GIDD_OK;
+    if (strcmp(first, info->data_digest) != 0) {
+        local = gidd_fail(GIDD_ERR_CORRUPT, "%s holds other data here (digest %s) than on the coordinator's host (%s)",
+                          worker->config->data.dir, info->data_digest, first);
+    } else if (info->valid_documents != worker->config->data.valid_documents) {
+        local = gidd_fail(GIDD_ERR_CONFIG, "%s: data.valid_documents: %lld, but %s was split with %lld",
+                          gidd_config_place(worker->config, "data.valid_documents"),
+                          (long long)worker->config->data.valid_documents, worker->config->data.dir,
+                          (long long)info->valid_documents);
+    }
+    return gidd_comm_agree(worker->world, local);
+}
+
+gidd_status gidd_worker_join(gidd_worker *worker)
+{
+    GIDD_TRY(shake_hands(worker));
+    gidd_watch_point(worker->watch, GIDD_WATCH_STARTUP, 0, "run directory");
+    GIDD_TRY(gidd_comm_agree(worker->world, worker->is_coordinator ? take_directory(worker) : GIDD_OK));
+    gidd_watch_point(worker->watch, GIDD_WATCH_STARTUP, 0, "data");
+    GIDD_TRY(prepare_data(worker));
+    return compare_data(worker);
+}

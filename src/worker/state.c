@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Between the state of a run and its checkpoints.
+ *
+ * Files have the unpadded flat order; memory has buckets with padding between them. Both list the same
+ * elements in the same order, so a flat range is one memory range per bucket that it touches.
+ */
+#include "worker/worker.h"
+
+#include "base/log.h"
+#include "base/version.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { STAGING_ELEMENTS = 1 << 20 };
+
+// Fields of the numerics fingerprint: equal ones mean that a resume is bit for bit.
+enum { FINGERPRINT_FIELDS = 5, FINGERPRINT_VALUE = 256 };
+
+typedef struct fingerprint {
+    char                 values[FINGERPRINT_FIELDS][FINGERPRINT_VALUE];
+    gidd_checkpoint_text fields[FINGERPRINT_FIELDS];
+} fingerprint;
+
+static void fill_fingerprint(const gidd_worker *worker, fingerprint *print)
+{
+    static const char *const names[FINGERPRINT_FIELDS] = {"ranks", "ranks_per_node", "reduction", "bucket_mib", "device"};
+    const gidd_comm_set     *comms = worker->args.comms;
+    int ranks = gidd_comm_size(comms->world) - comms->is_dedicated;
+    (void)snprintf(print->values[0], FINGERPRINT_VALUE, "%d", ranks);
+    (void)snprintf(print->values[1], FINGERPRINT_VALUE, "%d", comms->node_size_max);
+    (void)snprintf(print->values[2], FINGERPRINT_VALUE, "mpi reduce-scatter, all-gather");
+    (void)snprintf(print->values[3], FINGERPRINT_VALUE, "%.9g", worker->config->comm.bucket_mib);
+    (void)snprintf(print->values[4], FINGERPRINT_VALUE, "%.255s", worker->device_text);
+    for (int i = 0; i < FINGERPRINT_FIELDS; i++) {
+        print->fields[i] = (gidd_checkpoint_text){names[i], print->values[i]};
+    }
+}
+
+// Memory of a section on this rank's device.
+static float *section_memory(const gidd_worker *worker, int section)
+{
+    float *const memory[] = {worker->model->master, worker->optimizer->m, worker->optimizer->v};
+    return memory[section];
+}
+
+// The bucket that holds flat element `flat`, and the end of it in flat order.
+static const gidd_param_bucket *bucket_of(const gidd_params *params, int64_t flat, int64_t *first_p)
+{
+    int64_t first = 0;
+    for (int64_t i = 0; i < params->bucket_count; i++) {
+        if (flat < first + params->buckets[i].count) {
+            *first_p = first;
+            return &params->buckets[i];
+        }
+        first += params->buckets[i].count;
+    }
+    GIDD_ASSERT(!"a flat element beyond the last bucket");
+    return NULL;
+}
+
+/* ---- restoring ------------------------------------------------------------------------------------ */
+
+typedef struct config_change {
+    gidd_worker *worker;
+    int64_t      step;
+} config_change;
+
+static int is_allowed(const char *list, const char *name)
+{
+    char item[128];
+    for (int i = 0; list != NULL && gidd_config_list_item(list, i, item, sizeof item); i++) {
+        if (strcmp(item, name) == 0) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+static gidd_status judge_change(void *context, const char *name, gidd_config_class class, const char *before,
+                                const char *after)
+{
+    config_change *change = context;
+    gidd_worker   *worker = change->worker;
+    if (class == GIDD_CONFIG_IDENTITY) {
+        return gidd_fail(GIDD_ERR_CONFIG, "%s: %s: the run in %s has '%.200s', not '%.200s'; that makes it another run: give "
+                         "it another run.dir", gidd_config_place(worker->config, name), name, worker->config->run.dir,
+                         before, after);
+    }
+    if (class == GIDD_CONFIG_SEMANTIC && !is_allowed(worker->args.allow_change, name)) {
+        return gidd_fail(GIDD_ERR_CONFIG, "%s: %s: the run in %s has '%.200s', not '%.200s'; to change it from step %" PRId64
+                         " on, add --allow-change %s", gidd_config_place(worker->config, name), name,
+                         worker->config->run.dir, before, after, change->step, name);
+    }
+    if (class == GIDD_CONFIG_SEMANTIC && worker->is_coordinator) {
+        gidd_log(GIDD_LOG_WARN, "run", "%s changes from '%s' to '%s' at step %" PRId64, name, before, after, change->step);
+    }
+    return GIDD_OK;
+}
+
+static gidd_status compare_config(gidd_worker *worker, const gidd_checkpoint_fields *fields)
+{
+    const char *text = gidd_checkpoint_text_find(fields->texts, fields->text_count, "config");
+    const char *data = gidd_checkpoint_text_find(fields->texts, fields->text_count, "data_digest");
+    const char *mine = gidd_shard_set_info(worker->shards)->data_digest;
+    if (text == NULL || data == NULL) {
+        return gidd_fail(GIDD_ERR_CORRUPT, "the checkpoint does not say its configuration and data");
+    }
+    gidd_config *before = malloc(sizeof *before);
+    if (before == NULL) {
+        return gidd_fail(GIDD_ERR_NOMEM, "no memory for the checkpoint's configuration");
+    }
+    gidd_config_init(before);
+    config_change change = {worker, fields->step};
+    gidd_status   status = gidd_config_parse(before, "checkpoint's config", text, strlen(text));
+    if (status == GIDD_OK) {
+        status = gidd_config_compare(before, worker->config, judge_change, &change);
+    }
+    free(before);
+    if (status == GIDD_OK && strcmp(data, mine) != 0) {
+        status = gidd_fail(GIDD_ERR_CONFIG, "%s: data.dir: %s holds other data (digest %s) than the run was trained on (%s)",
+                           gidd_config_place(worker->config, "data.dir"), worker->config->data.dir, mine, data);
+    }
+    return status;
+}
+
+static void compare_fingerprint(const gidd_worker *worker, const gidd_checkpoint_fields *fields)
+{
+    fingerprint mine;
+    fill_fingerprint(worker, &mine);
+    for (int i = 0; i < FINGERPRINT_FIELDS; i++) {
+        const char *before = gidd_checkpoint_text_find(fields->fingerprint, fields->fingerprint_count, mine.fields[i].name);
+        // a dedicated coordinator has no device to compare
+        if (worker->device != NULL && (before == NULL || strcmp(before, mine.fields[i].value) != 0)) {
+            gidd_log(GIDD_LOG_WARN, "run", "bit-exactness ends at step %" PRId64 ": %s was '%s', now '%s'; samples and noise "
+                     "stay the same", fields->step, mine.fields[i].name, before != NULL ? before : "unknown",
+                     mine.fields[i].value);
+        }
+    }
+}
+
+static gidd_status read_section(gidd_worker *worker, gidd_checkpoint *checkpoint, int section, float *staging)
+{
+    const gidd_params *params = &worker->params;
+    int                stored = gidd_checkpoint_section(gidd_checkpoint_layout_of(checkpoint), worker->layout.sections[section]);
+    if (stored < 0) {
+        return gidd_fail(GIDD_ERR_CORRUPT, "%s has no section %s", gidd_checkpoint_path_of(checkpoint),
+                         worker->layout.sections[section]);
+    }
+    for (int64_t flat = 0; flat < params->count;) {
+        int64_t                  first = 0;
+        const gidd_param_bucket *bucket = bucket_of(params, flat, &first);
+        int64_t                  count = first + bucket->count - flat;
+        count = count < STAGING_ELEMENTS ? count : STAGING_ELEMENTS;
+        GIDD_TRY(gidd_checkpoint_read(checkpoint, stored, flat, count, staging));
+        GIDD_TRY(gidd_device_copy_in(worker->device, section_memory(worker, section) + bucket->at + (flat - first), staging,
+                                     (size_t)count * sizeof *staging));
+        GIDD_TRY(gidd_device_synchronize(worker->device)); // staging is used again
+        flat += count;
+    }
+    return GIDD_OK;
+}
+
+static gidd_status read_state(gidd_worker *worker, gidd_checkpoint *checkpoint)
+{
+    GIDD_TRY(gidd_checkpoint_layout_compare(gidd_checkpoint_layout_of(checkpoint), &worker->layout));
+    float      *staging = malloc(STAGING_ELEMENTS * sizeof *staging);
+    gidd_status status = staging != NULL ? GIDD_OK : gidd_fail(GIDD_ERR_NOMEM, "no memory to read a checkpoint");
+    for (int section = 0; status == GIDD_OK && section < worker->layout.section_count; section++) {
+        status = read_section(worker, checkpoint, section, staging);
+    }
+    free(staging);
+    return status == GIDD_OK ? gidd_model_refresh(worker->model) : status;
+}
+
+static gidd_status take_fields(gidd_worker *worker, const gidd_checkpoint_fields *fields)
+{
+    const char *journal = gidd_checkpoint_text_find(fields->texts, fields->text_count, "journal");
+    worker->resumed = 1;
+    worker->first_step = fields->step;
+    worker->step.skipped_in_row = fields->skipped_in_row;
+    worker->resume_mark.metrics_bytes = fields->metrics_bytes;
+    if (journal == NULL || strlen(journal) >= sizeof worker->resume_mark.state) {
+        return gidd_fail(GIDD_ERR_CORRUPT, "the checkpoint does not say how its journal stood");
+    }
+    (void)snprintf(worker->resume_mark.state, sizeof worker->resume_mark.state, "%s", journal);
+    return GIDD_OK;
+}
+
+static gidd_status resume_from(gidd_worker *worker, gidd_checkpoint *checkpoint)
+{
+    const gidd_checkpoint_fields *fields = gidd_checkpoint_fields_of(checkpoint);
+    GIDD_TRY(compare_config(worker, fields));
+    compare_fingerprint(worker, fields);
+    GIDD_TRY(take_fields(worker, fields));
+    return worker->has_slice ? read_state(worker, checkpoint) : GIDD_OK;
+}
+
+static gidd_status create_writer(gidd_worker *worker);
+
+gidd_status gidd_worker_restore(gidd_worker *worker)
+{
+    gidd_checkpoint *checkpoint = NULL;
+    gidd_watch_point(worker->watch, GIDD_WATCH_STARTUP, 0, "restore");
+    GIDD_TRY(gidd_checkpoint_restore(&(gidd_checkpoint_restore_args){.comm = worker->world,
+                                                                     .coordinator = worker->args.comms->coordinator,
+                                                                     .run_dir = worker->config->run.dir,
+                                                                     .lock = worker->lock},
+                                     &checkpoint));
+    gidd_status local = GIDD_OK;
+    if (checkpoint != NULL) {
+        local = resume_from(worker, checkpoint);
+        gidd_log(GIDD_LOG_INFO, "run", "resuming %s at step %" PRId64 " of %" PRId64, gidd_checkpoint_path_of(checkpoint),
+                 worker->first_step, worker->config->training.steps);
+        gidd_checkpoint_close(checkpoint);
+    } else if (worker->has_slice) {
+        local = gidd_model_init_params(worker->model, (uint64_t)worker->config->run.seed);
+    }
+    GIDD_TRY(gidd_comm_agree(worker->world, local));
+    return create_writer(worker);
+}
+
+/* ---- saving ---------------------------------------------------------------------------------------- */
+
+static gidd_status copy_from_device(void *context, void *destination, const void *source, size_t bytes)
+{
+    return gidd_device_copy_out(context, destination, source, bytes);
+}
+
+static gidd_status create_writer(gidd_worker *worker)
+{
+    const gidd_config *config = worker->config;
+    return gidd_checkpoint_writer_create(
+        &(gidd_checkpoint_writer_args){.comm = worker->world,
+                                       .coordinator = worker->args.comms->coordinator,
+                                       .run_dir = config->run.dir,
+                                       .lock = worker->lock,
+                                       .layout = &worker->layout,
+                                       .keep_last = config->checkpoint.keep_last,
+                                       .keep_every = config->checkpoint.keep_every,
+                                       .verify_after_write = config->checkpoint.verify_after_write,
+                                       .background = worker->args.comms->thread_multiple,
+                                       .copy = worker->has_slice ? copy_from_device : NULL,
+                                       .copy_context = worker->device},
+        &worker->writer);
+}
+
+// This rank's share of the state, cut where buckets meet.
+static int64_t fill_extents(const gidd_worker *worker, gidd_checkpoint_extent *extents, int64_t capacity)
+{
+    gidd_checkpoint_extent share[GIDD_CHECKPOINT_SECTIONS_MAX];
+    int64_t                count = 0;
+    int pieces = gidd_checkpoint_share(&worker->layout, gidd_comm_rank(worker->args.comms->workers),
+                                       gidd_comm_size(worker->args.comms->workers), share);
+    for (int i = 0; i < pieces; i++) {
+        for (int64_t flat = share[i].first, end = share[i].first + share[i].count; flat < end;) {
+            int64_t                  first = 0;
+            const gidd_param_bucket *bucket = bucket_of(&worker->params, flat, &first);
+            int64_t                  stop = first + bucket->count < end ? first + bucket->count : end;
+            GIDD_ASSERT(count < capacity);
+            extents[count++] = (gidd_checkpoint_extent){
+                .section = share[i].section,
+                .first = flat,
+                .count = stop - flat,
+                .source = section_memory(worker, share[i].section) + bucket->at + (flat - first)};
+            flat = stop;
+        }
+    }
+    return count;
+}
+
+gidd_status gidd_worker_checkpoint_begin(gidd_worker *worker)
+{
+    const gidd_config   *config = worker->config;
+    int64_t              capacity = (worker->params.bucket_count + 1) * GIDD_CHECKPOINT_SECTIONS_MAX;
+    char                 base_ids[16];
+    (void)snprintf(base_ids, sizeof base_ids, "%d", gidd_shard_set_info(worker->shards)->vocab_size);
+    gidd_checkpoint_text texts[] = {
+        {"base_ids", base_ids},
+        {"config", worker->config_text},
+        {"data_digest", gidd_shard_set_info(worker->shards)->data_digest},
+        {"tokenizer_digest", gidd_shard_set_info(worker->shards)->tokenizer_digest},
+    };
+    fingerprint print;
+    fill_fingerprint(worker, &print);
+    gidd_checkpoint_fields fields = {
+        .step = worker->completed,
+        .sample_cursor = worker->completed * config->training.global_batch,
+        .adam_step = worker->completed,
+        .seed = config->run.seed,
+        .world_size = gidd_comm_size(worker->world) - worker->args.comms->is_dedicated,
+        .build_id = GIDD_BUILD_ID,
+        .texts = texts,
+        .text_count = (int64_t)(sizeof texts / sizeof *texts),
+        .fingerprint = print.fields,
+        .fingerprint_count = FINGERPRINT_FIELDS,
+    };
+    gidd_checkpoint_extent *extents = calloc((size_t)capacity, sizeof *extents);
+    if (extents == NULL) {
+        return gidd_fail(GIDD_ERR_NOMEM, "no memory for a checkpoint's list of extents");
+    }
+    int64_t     count = worker->has_slice ? fill_extents(worker, extents, capacity) : 0;
+    gidd_checkpoint_begin(worker->writer, worker->completed, worker->is_coordinator ? &fields : NULL, extents, count);
+    free(extents);
+    return GIDD_OK;
+}
+
+// What only the coordinator's journal knows, added before the manifest is written.
+static gidd_status complete_fields(gidd_worker *worker, const gidd_journal_mark *mark)
+{
+    if (!worker->is_coordinator) {
+        return GIDD_OK;
+    }
+    GIDD_TRY(gidd_journal_flush(gidd_coordinator_journal(worker->coordinator)));
+    return gidd_checkpoint_amend(worker->writer, &(gidd_checkpoint_amendment){.metrics_bytes = mark->metrics_bytes,
+                                                                              .tokens_seen = mark->tokens_seen,
+                                                                              .skipped_total = mark->skipped_total,
+                                                                              .skipped_in_row = mark->skipped_in_row,
+                                                                              .text = {"journal", mark->state}});
+}
+
+gidd_status gidd_worker_checkpoint_advance(gidd_worker *worker)
+{
+    gidd_watch_point(worker->watch, GIDD_WATCH_CHECKPOINT, worker->completed, "checkpoint stage");
+    const gidd_journal_mark *mark = worker->is_coordinator ? gidd_coordinator_checkpoint_mark(worker->coordinator) : NULL;
+    GIDD_TRY(gidd_comm_agree(worker->world, complete_fields(worker, mark)));
+    int64_t     before = gidd_checkpoint_committed_step(worker->writer);
+    gidd_status status = gidd_checkpoint_advance(worker->writer);
+    if (status != GIDD_OK && worker->is_coordinator) {
+        gidd_log(GIDD_LOG_WARN, "checkpoint", "not written, training goes on: %s", gidd_error_last()->text);
+        GIDD_TRY(gidd_journal_event(gidd_coordinator_journal(worker->coordinator), worker->completed, "checkpoint failed",
+                                    gidd_error_last()->text));
+    }
+    int64_t now = gidd_checkpoint_committed_step(worker->writer);
+    if (now != before) {
+        gidd_log(GIDD_LOG_INFO, "checkpoint", "step %" PRId64 " is safe", now);
+    }
+    return status == GIDD_ERR_COMM || status == GIDD_ERR_OUTPUT ? status : GIDD_OK; // lost the lock, or MPI: leave
+}
+
+gidd_status gidd_worker_checkpoint_final(gidd_worker *worker)
+{
+    gidd_journal_mark mark;
+    memset(&mark, 0, sizeof mark);
+    while (gidd_checkpoint_writer_state(worker->writer) != GIDD_CHECKPOINT_IDLE) {
+        const gidd_journal_mark *pending =
+            worker->is_coordinator ? gidd_coordinator_checkpoint_mark(worker->coordinator) : NULL;
+        GIDD_TRY(gidd_comm_agree(worker->world, complete_fields(worker, pending)));
+        gidd_status status = gidd_checkpoint_finish(worker->writer);
+        if (status != GIDD_OK) {
+            gidd_log(GIDD_LOG_WARN, "checkpoint", "not written: %s", gidd_error_last()->text);
+        }
+    }
+    int64_t committed = gidd_checkpoint_committed_step(worker->writer);
+    int64_t newest = committed > worker->first_step ? committed : (worker->resumed ? worker->first_step : 0);
+    if (worker->completed <= newest) {
+        return GIDD_OK; // nothing was done since
+    }
+    gidd_status local = gidd_worker_checkpoint_begin(worker);
+    if (local == GIDD_OK && worker->is_coordinator) {
+        gidd_coordinator_final_mark(worker->coordinator, &mark);
+        local = complete_fields(worker, &mark);
+    }
+    GIDD_TRY(gidd_comm_agree(worker->world, local));
+    GIDD_TRY(gidd_checkpoint_finish(worker->writer));
+    gidd_log(GIDD_LOG_INFO, "checkpoint", "step %" PRId64 " is safe", worker->completed);
+    return GIDD_OK;
+}

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The life of a rank: join, open data and model, restore, train as ordered, save, leave. The same code serves
+ * a worker, a worker that is the coordinator as well, and a dedicated coordinator (which holds no slice and
+ * opens no device).
+ */
+#ifndef GIDD_WORKER_WORKER_H
+#define GIDD_WORKER_WORKER_H
+
+#include "base/config.h"
+#include "comm/bucket.h"
+#include "comm/comm.h"
+#include "coordinator/coordinator.h"
+#include "io/checkpoint.h"
+#include "io/loader.h"
+#include "io/lock.h"
+#include "io/shard.h"
+#include "model/model.h"
+#include "worker/optimizer.h"
+#include "worker/step.h"
+
+typedef struct gidd_worker_args {
+    const gidd_config *config;       /* borrowed */
+    gidd_comm_set     *comms;        /* borrowed; bootstrapped */
+    const char        *allow_change; /* comma separated keys that may differ from the checkpoint; or NULL */
+    int                steal_lock;
+} gidd_worker_args;
+
+/* Runs until the coordinator orders a stop. *exit_code_p is the process's exit code, the same on all ranks,
+ * also on failure. A failure inside the step loop that other ranks cannot know of ends the job at once with
+ * the exit code of its status. Collective over the world. */
+gidd_status gidd_worker_run(const gidd_worker_args *args, int *exit_code_p);
+
+/* Prints the resolved plan of a run: parameters, memory per rank, FLOPs, steps, checkpoint size. Local. */
+gidd_status gidd_worker_dry_run(const gidd_config *config, int ranks);
+
+/* ---- shared by the files of this room ------------------------------------------------------------ */
+
+typedef struct gidd_worker {
+    gidd_worker_args        args;
+    const gidd_config      *config;
+    gidd_comm              *world;
+    int                     has_slice;      /* this rank is a worker */
+    int                     is_coordinator;
+    gidd_watch             *watch;
+    /* data */
+    gidd_shard_set         *shards;
+    gidd_vocab              vocab;
+    gidd_schedule           schedule;
+    gidd_loader            *loader;
+    gidd_prefetch          *prefetch;
+    /* model; device and below only with a slice */
+    gidd_params             params;
+    gidd_device            *device;
+    gidd_model             *model;
+    gidd_optimizer         *optimizer;
+    gidd_bucket_plan        bucket_plan;
+    gidd_buckets           *buckets;
+    gidd_batch              eval_batch;
+    int64_t                 micro_batch;
+    gidd_step_context       step;
+    /* the run */
+    gidd_run_lock          *lock;           /* coordinator */
+    gidd_coordinator       *coordinator;    /* coordinator */
+    gidd_protocol          *protocol;
+    gidd_checkpoint_layout  layout;
+    gidd_checkpoint_writer *writer;
+    int64_t                 first_step;     /* steps completed at start */
+    int64_t                 completed;      /* steps completed          */
+    int                     resumed;
+    gidd_journal_mark       resume_mark;
+    char                    device_text[256];
+    char                   *config_text;    /* owned */
+} gidd_worker;
+
+/* join.c: build and configuration are the same everywhere; run directory and lock; data are there. Collective. */
+gidd_status gidd_worker_join(gidd_worker *worker);
+
+/* build.c: parameters' table, schedule and loader on all ranks; device, model, optimizer, buckets where there is
+ * a slice. Collective. */
+gidd_status gidd_worker_build(gidd_worker *worker);
+void        gidd_worker_release(gidd_worker *worker);
+
+/* Shapes that a configuration and a tokenizer of `base_ids` ids give. Local. */
+gidd_model_shape   gidd_worker_shape(const gidd_config *config, int32_t base_ids);
+gidd_schedule_args gidd_worker_schedule_args(const gidd_config *config, const gidd_vocab *vocab);
+/* Sequences of a step on each of `ranks` ranks and of a micro-batch. GIDD_ERR_CONFIG: G is not divisible. Local. */
+gidd_status gidd_worker_split(const gidd_config *config, int ranks, int64_t *rows_p, int64_t *micro_p);
+/* Whether clean rows are left out of head and loss. Local. */
+int gidd_worker_skips_clean(const gidd_config *config);
+
+/* state.c: from and to checkpoints. Collective. */
+gidd_status gidd_worker_restore(gidd_worker *worker);
+gidd_status gidd_worker_checkpoint_begin(gidd_worker *worker);   /* Local: at the same step everywhere */
+gidd_status gidd_worker_checkpoint_advance(gidd_worker *worker);
+gidd_status gidd_worker_checkpoint_final(gidd_worker *worker);
+
+#endif
