@@ -68,6 +68,8 @@ static inline double gidd_uniform(uint64_t seed, gidd_stream stream, uint64_t in
     return which == 0 ? gidd_uniform53(word[0], word[1]) : gidd_uniform53(word[2], word[3]);
 }
 
+__extension__ typedef unsigned __int128 gidd_uint128;
+
 /* An integer in [0, bound), bound >= 1, from 64 random bits: high half of the 128-bit product. Its
  * bias, bound / 2^64, is below anything that could be seen. */
 static inline uint64_t gidd_uniform_below(uint64_t seed, gidd_stream stream, uint64_t index,
@@ -76,7 +78,7 @@ static inline uint64_t gidd_uniform_below(uint64_t seed, gidd_stream stream, uin
     uint32_t word[4];
     gidd_philox(seed, stream, index, draw, word);
     uint64_t bits = (uint64_t)word[1] << 32 | word[0];
-    return (uint64_t)(((__extension__ unsigned __int128)bits * bound) >> 64);
+    return (uint64_t)((gidd_uint128)bits * bound >> 64);
 }
 
 #endif
