@@ -27,8 +27,10 @@ static inline size_t gidd_dtype_bytes(gidd_dtype dtype)
 }
 
 struct gidd_kernels;
+struct gidd_backend; /* kernels/backend.h */
 
 typedef struct gidd_device {
+    const struct gidd_backend *backend;   /* memory and order of work of this device               */
     const struct gidd_kernels *kernels;   /* the launchers of this device                          */
     gidd_dtype                 dtype;     /* E: type of activations and of the weights they meet   */
     int                        threads;   /* host threads that a CPU kernel may use, >= 1          */
@@ -63,10 +65,12 @@ gidd_status gidd_device_zero(gidd_device *device, void *target, size_t bytes);
 gidd_status gidd_device_synchronize(gidd_device *device);
 
 /* Largest sizes with which a model will call the kernels; reserve() sizes the workspace for them, so
- * that no launcher ever allocates. Local. */
+ * that no launcher ever allocates (the CPU's GEMM cache excepted: first use of a shape builds its
+ * primitive, counted in allocation_count). A launcher that would need more fails with GIDD_ERR_ARG.
+ * Sizes that are not used may be 0; a later call only ever enlarges the workspace. Local. */
 typedef struct gidd_device_limits {
     int64_t B, T, D, H, L, C, Vr;
-    int64_t head_rows; /* rows of logits worked on at once */
+    int64_t head_rows; /* rows of logits worked on at once; for sample_step too */
 } gidd_device_limits;
 
 gidd_status gidd_device_reserve(gidd_device *device, const gidd_device_limits *limits);

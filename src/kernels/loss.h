@@ -52,13 +52,14 @@ typedef struct gidd_loss_sums {
     double w;            /* sum of w a                                                               */
     double clean_loss;   /* the share of `loss` that comes from positions with z = x                 */
     double clean_elbo;   /* likewise of `elbo`                                                       */
-    double noised_tokens;/* sum of a over positions with z != x                                      */
+    double noised_tokens; /* sum of a over positions with z != x                                    */
     double min_log_px;   /* smallest log xhat_x over positions with z = x; +inf: none                */
     double nonfinite;    /* positions whose terms are not finite                                     */
 } gidd_loss_sums;
 
-/* Adds a micro-batch's sums to *sums (min for min_log_px). With `skip_clean` the positions with z = x
- * have no terms and count 0. */
+/* Adds a micro-batch's sums to *sums, whose first user sets min_log_px to +inf and the rest to 0. With
+ * `skip_clean` the terms of positions with z = x were not computed: they are not read and add 0 to loss,
+ * elbo, w_kl and w_is, but the positions still count in positions, tokens and w. */
 typedef struct gidd_loss_sums_args {
     gidd_loss_sums      *sums;  /* one, on the device; added to                                     */
     const gidd_loss_row *terms; /* [B*T]                                                            */

@@ -29,7 +29,7 @@ typedef struct gidd_norm_mod_fwd_args {
     const void      *y;        /* [rows][D] E     branch output; NULL: nothing to add (x_out may be NULL)*/
     const float     *gain;     /* [D]                                                                    */
     const float     *mods;     /* [B][stride]                                                            */
-    const int32_t   *row_list; /* NULL: u row r is row r; else u row i is row row_list[i]                */
+    const int32_t   *row_list; /* NULL: u row r is row r; else u row i is row row_list[i]; ascending     */
     int64_t          u_rows;   /* rows of u: `rows`, or the length of row_list                           */
     gidd_mod_offsets at;
     int64_t          stride;   /* elements of a row of mods                                              */

@@ -18,7 +18,7 @@ typedef enum gidd_sample_kind {
  * p_0 + ... + p_j > uniform[i] (strict), the last column taking what rounding leaves. */
 typedef struct gidd_sample_step_args {
     int32_t         *z_out;     /* [rows] written; may alias z                                     */
-    double          *posterior; /* [rows][width] written, or NULL                                  */
+    double          *posterior; /* [rows][width] written, or NULL; ARGMAX does not write it        */
     const void      *logits;    /* [rows][stride] E                                                */
     const int32_t   *z;         /* [rows]                                                          */
     const uint8_t   *fixed;     /* [rows] 1: the position keeps its token; NULL: none is fixed     */

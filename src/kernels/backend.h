@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What a kind of device must provide besides its kernels. device.c holds the table of the back-ends of
+ * this build; to add one, write a gidd_backend and put its name into that table.
+ */
+#ifndef GIDD_KERNELS_BACKEND_H
+#define GIDD_KERNELS_BACKEND_H
+
+#include "kernels/device.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct gidd_backend {
+    const char *name; /* what stands before ":" in a device's name */
+
+    /* Fills device->kernels and device->impl; backend, dtype and threads are set already. `index` is the
+     * number after ":" (0 without). On failure nothing is left behind. close() undoes it. */
+    gidd_status (*open)(gidd_device *device, int index);
+    void (*close)(gidd_device *device);
+
+    /* 256-byte aligned memory; *memory_p = NULL where there is none. Counted by the caller. */
+    void (*alloc)(gidd_device *device, size_t bytes, void **memory_p);
+    void (*free)(gidd_device *device, void *memory);
+
+    gidd_status (*copy_in)(gidd_device *device, void *target, const void *host, size_t bytes);
+    gidd_status (*copy_out)(gidd_device *device, void *host, const void *source, size_t bytes);
+    gidd_status (*zero)(gidd_device *device, void *target, size_t bytes);
+    gidd_status (*synchronize)(gidd_device *device);
+
+    /* Bytes of workspace that the kernels need within `limits`. */
+    size_t (*workspace_bytes)(const gidd_device *device, const gidd_device_limits *limits);
+
+    void (*describe)(const gidd_device *device, char *text, size_t size);
+} gidd_backend;
+
+extern const gidd_backend gidd_backend_cpu;
+extern const gidd_backend gidd_backend_emu;  /* builds with GIDD_HAVE_EMU  */
+extern const gidd_backend gidd_backend_cuda; /* builds with GIDD_HAVE_CUDA */
+
+/* Memory functions of every device whose memory is the host's (cpu, emu). Local. */
+void        gidd_host_alloc(gidd_device *device, size_t bytes, void **memory_p);
+void        gidd_host_free(gidd_device *device, void *memory);
+gidd_status gidd_host_copy(gidd_device *device, void *target, const void *source, size_t bytes);
+gidd_status gidd_host_zero(gidd_device *device, void *target, size_t bytes);
+gidd_status gidd_host_synchronize(gidd_device *device);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/cases.h"
+#include "kernels/harness.h"
+#include "kernels/reference.h"
+
+#include <criterion/criterion.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const gidd_dtype dtypes[] = {GIDD_F32, GIDD_BF16};
+
+typedef struct fixture {
+    gidd_device   *device;
+    loss_case      c;
+    int64_t        B;
+    int32_t        mask_id;
+    int32_t       *x, *z, *list; // list: rows in another order
+    gidd_seq_coef *coef;
+    double        *logits;
+    buffer         dev_x, dev_z, dev_list, dev_coef, dev_logits, terms;
+} fixture;
+
+// Kept, masked, replaced in turn; special ids on purpose among the replaced.
+static fixture make_fixture(gidd_device *device, loss_case c, int mdlm)
+{
+    fixture f = {.device = device, .c = c, .B = c.rows / c.T, .mask_id = (int32_t)c.V - 1};
+    size_t  ids = (size_t)c.rows * sizeof(int32_t);
+    f.x = malloc(ids);
+    f.z = malloc(ids);
+    f.list = malloc(ids);
+    f.coef = malloc((size_t)f.B * sizeof *f.coef);
+    for (int64_t p = 0; p < c.rows; p++) {
+        f.x[p] = (int32_t)random_below(51, p, c.V - 1);
+        f.z[p] = p % 3 == 0 ? f.x[p] : p % 3 == 1 ? f.mask_id : (int32_t)random_below(52, p, c.V - 1);
+        f.list[p] = (int32_t)((p + 1) % c.rows);
+    }
+    for (int64_t b = 0; b < f.B; b++) {
+        double t = f.B == 1 ? 0.4 : 0.003 + 0.99 * (double)b / (double)(f.B - 1);
+        f.coef[b] = mdlm ? ref_coef_mdlm(t) : ref_coef_gidd(t, c.p_uniform, c.V);
+    }
+    f.coef[f.B - 1].row_weight = f.B > 1 ? 0.0f : 1.0f; // as the padding of an evaluation
+    f.logits = random_values(53, c.rows * c.Vr, c.spread, device->dtype);
+    for (int64_t r = 0; r < c.rows; r += 2) {
+        f.logits[r * c.Vr + f.mask_id] = 256.0; // the largest, and must not matter
+    }
+    f.dev_x = buffer_of_bytes(device, f.x, ids);
+    f.dev_z = buffer_of_bytes(device, f.z, ids);
+    f.dev_list = buffer_of_bytes(device, f.list, ids);
+    f.dev_coef = buffer_of_bytes(device, f.coef, (size_t)f.B * sizeof *f.coef);
+    f.dev_logits = buffer_of(device, device->dtype, f.logits, c.rows * c.Vr);
+    f.terms = buffer_of(device, GIDD_F32, NULL, c.rows * 4);
+    return f;
+}
+
+static void release_fixture(fixture *f)
+{
+    buffer *all[] = {&f->dev_x, &f->dev_z, &f->dev_list, &f->dev_coef, &f->dev_logits, &f->terms};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        buffer_release(all[i]);
+    }
+    void *owned[] = {f->x, f->z, f->list, f->coef, f->logits};
+    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) {
+        free(owned[i]);
+    }
+}
+
+static void run(fixture *f, int mdlm, gidd_loss_mode mode, int with_list, float scale)
+{
+    gidd_loss_args args = {.logits = f->dev_logits.memory,
+                           .terms = f->terms.memory,
+                           .x = f->dev_x.memory,
+                           .z = f->dev_z.memory,
+                           .row_list = with_list ? f->dev_list.memory : NULL,
+                           .coef = f->dev_coef.memory,
+                           .rows = f->c.rows,
+                           .T = f->c.T,
+                           .V = f->c.V,
+                           .Vr = f->c.Vr,
+                           .mask_id = f->mask_id,
+                           .scale = scale,
+                           .mode = mode};
+    if (mdlm) {
+        CHECK_OK(f->device->kernels->loss_mdlm(f->device, &args));
+    } else {
+        CHECK_OK(f->device->kernels->loss_gidd(f->device, &args));
+    }
+}
+
+static double weight_of(const fixture *f, int64_t p)
+{
+    const gidd_seq_coef *coef = &f->coef[p / f->c.T];
+    float w = f->z[p] == f->x[p] ? coef->w_keep : f->z[p] == f->mask_id ? coef->w_mask : coef->w_other;
+    return (double)w * (double)coef->row_weight;
+}
+
+// |computed - exact| <= 1e-5 (1 + |exact|): the bound of VECTORS for per-token arrays.
+static void check_term(const char *what, double computed, double exact)
+{
+    cr_assert(fabs(computed - exact) <= 1e-5 * (1.0 + fabs(exact)), "%s is %.9g, should be %.9g", what,
+              computed, exact);
+}
+
+static void check_case(gidd_device *device, loss_case c, int mdlm, int with_list)
+{
+    fixture f = make_fixture(device, c, mdlm);
+    double  scale = 1.0 / 8.0;
+    double *exact = malloc((size_t)c.Vr * sizeof *exact);
+    run(&f, mdlm, GIDD_LOSS_EVALUATE, with_list, (float)scale);
+    double *evaluated = buffer_values(&f.terms);
+    check_buffer("logits after evaluation", &f.dev_logits, f.logits, (gidd_tolerance){device->dtype, 0, 0});
+    run(&f, mdlm, GIDD_LOSS_TRAIN, with_list, (float)scale);
+    double *terms = buffer_values(&f.terms), *gradient = buffer_values(&f.dev_logits);
+    cr_assert_eq(memcmp(evaluated, terms, (size_t)(c.rows * 4) * sizeof *terms), 0);
+    for (int64_t r = 0; r < c.rows; r++) {
+        int64_t        p = with_list ? f.list[r] : r;
+        const double  *logits = f.logits + r * c.Vr, *term = terms + p * 4;
+        ref_loss_shape shape = {c.V, c.Vr, f.mask_id};
+        double         g = scale * weight_of(&f, p);
+        ref_loss_row   row = mdlm ? ref_loss_mdlm(exact, logits, f.x[p], f.z[p], g, shape)
+                                  : ref_loss_gidd(exact, logits, f.x[p], f.z[p], &f.coef[p / c.T], g, shape);
+        check_term("kl", term[0], row.kl);
+        check_term("is", term[1], row.is);
+        check_term("log ratio", term[2], row.log_ratio);
+        check_term("log p(x)", term[3], row.log_px);
+        // a column costs an exponential, a product and a quotient; the row's two sums are nearly exact
+        check_values("dlogits", gradient + r * c.Vr, exact, c.Vr,
+                     (gidd_tolerance){device->dtype, 1.0, 2.0 * largest_of(exact, c.Vr)});
+        cr_assert_eq(gradient[r * c.Vr + f.mask_id], 0.0);
+    }
+    free(evaluated);
+    free(terms);
+    free(gradient);
+    free(exact);
+    release_fixture(&f);
+}
+
+static void check_all(int mdlm)
+{
+    for (int t = 0; t < 2; t++) {
+        gidd_device *device = open_test_device(dtypes[t], 2);
+        for (int i = 0; i < COUNT_OF(loss_cases); i++) {
+            check_case(device, loss_cases[i], mdlm, i % 2);
+        }
+        gidd_device_close(device);
+    }
+}
+
+Test(loss, gidd)
+{
+    check_all(0);
+}
+
+Test(loss, mdlm)
+{
+    check_all(1);
+}
+
+// Columns whose probability underflows: ordinary, padding, x and z. All results stay finite.
+Test(loss, underflow_is_finite)
+{
+    gidd_device *device = open_test_device(GIDD_F32, 1);
+    loss_case    c = {.rows = 3, .T = 1, .V = 97, .Vr = 128, .p_uniform = 0.0, .spread = 1.0};
+    fixture      f = make_fixture(device, c, 0);
+    for (int64_t i = 0; i < c.rows * c.Vr; i++) {
+        f.logits[i] = i % c.Vr == 5 ? 0.0 : -1000.0;
+    }
+    for (int64_t b = 0; b < 3; b++) {
+        f.coef[b].row_weight = 1.0f;
+    }
+    f.coef[1].beta_other = 0.0f; // as if there were no uniform noise at all
+    buffer_release(&f.dev_logits);
+    buffer_release(&f.dev_coef);
+    f.dev_logits = buffer_of(device, GIDD_F32, f.logits, c.rows * c.Vr);
+    f.dev_coef = buffer_of_bytes(device, f.coef, 3 * sizeof *f.coef);
+    run(&f, 0, GIDD_LOSS_TRAIN, 0, 1.0f);
+    double *terms = buffer_values(&f.terms), *gradient = buffer_values(&f.dev_logits);
+    for (int64_t i = 0; i < c.rows * 4; i++) {
+        cr_assert(isfinite(terms[i]), "term %lld is %g", (long long)i, terms[i]);
+    }
+    for (int64_t i = 0; i < c.rows * c.Vr; i++) {
+        cr_assert(isfinite(gradient[i]), "dlogit %lld is %g", (long long)i, gradient[i]);
+    }
+    free(terms);
+    free(gradient);
+    release_fixture(&f);
+    gidd_device_close(device);
+}
+
+// A NaN or an infinity among the logits must show in the terms, not vanish.
+Test(loss, nan_is_not_swallowed)
+{
+    gidd_device *device = open_test_device(GIDD_F32, 1);
+    double       wrong[] = {(double)NAN, HUGE_VAL};
+    for (int i = 0; i < 2; i++) {
+        fixture f = make_fixture(device, loss_cases[1], 0);
+        f.logits[3 * f.c.Vr + 40] = wrong[i];
+        buffer_release(&f.dev_logits);
+        f.dev_logits = buffer_of(device, GIDD_F32, f.logits, f.c.rows * f.c.Vr);
+        run(&f, 0, GIDD_LOSS_TRAIN, 0, 1.0f);
+        double *terms = buffer_values(&f.terms);
+        cr_assert(!isfinite(terms[3 * 4]) && isfinite(terms[2 * 4]));
+        free(terms);
+        release_fixture(&f);
+    }
+    gidd_device_close(device);
+}
+
+// Sums of a small batch, written out by hand.
+Test(loss, sums)
+{
+    gidd_device  *device = open_test_device(GIDD_F32, 2);
+    int32_t       x[6] = {1, 2, 3, 4, 5, 6}, z[6] = {1, 9, 4, 4, 9, 9}, a[6] = {1, 1, 1, 1, 1, 0};
+    gidd_loss_row rows[6] = {{1, 2, 0, -3}, {3, 4, 0, -1}, {5, 6, 0, -1}, {7, 8, 0, -0.5f}, {9, 10, 0, -1}, {11, 12, 0, -1}};
+    gidd_seq_coef coef[3] = {
+        {.w_keep = 2, .w_mask = 3, .w_other = 5, .omega_keep = 7, .omega_mask = 11, .omega_other = 13, .row_weight = 1},
+        {.w_keep = 1, .w_mask = 1, .w_other = 1, .omega_keep = 1, .omega_mask = 1, .omega_other = 1, .row_weight = 1},
+        {.w_keep = 1, .w_mask = 1, .w_other = 1, .omega_keep = 1, .omega_mask = 1, .omega_other = 1, .row_weight = 0}};
+    for (int skip = 0; skip < 2; skip++) {
+        gidd_loss_sums sums = {.loss = 100.0, .min_log_px = HUGE_VAL};
+        if (skip) {
+            rows[0].kl = NAN; // never written, must not be read
+            rows[3].kl = NAN;
+        }
+        buffer dev_rows = buffer_of_bytes(device, rows, sizeof rows), dev_x = buffer_of_bytes(device, x, sizeof x);
+        buffer dev_z = buffer_of_bytes(device, z, sizeof z), dev_a = buffer_of_bytes(device, a, sizeof a);
+        buffer dev_coef = buffer_of_bytes(device, coef, sizeof coef), dev_sums = buffer_of_bytes(device, &sums, sizeof sums);
+        CHECK_OK(device->kernels->loss_sums(device, &(gidd_loss_sums_args){.sums = dev_sums.memory,
+                                                                           .terms = dev_rows.memory,
+                                                                           .x = dev_x.memory,
+                                                                           .z = dev_z.memory,
+                                                                           .attention_mask = dev_a.memory,
+                                                                           .coef = dev_coef.memory,
+                                                                           .B = 3,
+                                                                           .T = 2,
+                                                                           .mask_id = 9,
+                                                                           .skip_clean = skip}));
+        buffer_bytes(&dev_sums, &sums);
+        double clean = 2 * 3 + 1 * 15, clean_elbo = 7 * 3 + 1 * 15;
+        cr_assert_eq(sums.loss, 100.0 + 3 * 7 + 1 * 11 + (skip ? 0 : clean));
+        cr_assert_eq(sums.elbo, 11 * 7 + 1 * 11 + (skip ? 0 : clean_elbo));
+        cr_assert_eq(sums.w_kl, 3 * 3 + 5 + (skip ? 0 : 2 * 1 + 7));
+        cr_assert_eq(sums.w_is, 3 * 4 + 6 + (skip ? 0 : 2 * 2 + 8));
+        cr_assert(sums.positions == 4 && sums.tokens == 4 && sums.w == 2 + 3 + 1 + 1);
+        cr_assert(sums.noised_tokens == 2 && sums.nonfinite == 0);
+        cr_assert_eq(sums.clean_loss, skip ? 0 : clean);
+        cr_assert_eq(sums.clean_elbo, skip ? 0 : clean_elbo);
+        cr_assert_eq(sums.min_log_px, skip ? HUGE_VAL : -3.0);
+        buffer *all[] = {&dev_rows, &dev_x, &dev_z, &dev_a, &dev_coef, &dev_sums};
+        for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+            buffer_release(all[i]);
+        }
+    }
+    gidd_device_close(device);
+}
