@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The network (SPEC section 2): DiT with adaLN, rotary embedding and bidirectional attention. It calls
- * the device's kernel table; it knows neither which device nor how many ranks there are.
+ * the device's kernel table; it knows neither which device nor how many ranks there are. Functions that
+ * compute are asynchronous on the device's stream.
  *
  *   z, t --embed, time_cond, modulations--> blocks 0..L-1 --> final norm --> head --> loss
  *
@@ -9,9 +10,9 @@
  * A training step of one micro-batch reads
  *
  *     gidd_model_load(model, batch);               // to the device
- *     gidd_model_forward(model);                   // trunk: embed, blocks, final norm
- *     gidd_model_head(model, &(gidd_head_args){...});   // head, loss and, in training, head's backward,
- *                                                  // in chunks of rows
+ *     gidd_model_forward(model);                   // trunk: embed, time, blocks
+ *     gidd_model_head(model, &(gidd_head_args){...});   // final norm; then, in chunks of rows, output
+ *                                                  // matrix, loss and, in training, their backward
  *     gidd_model_backward(model, &(gidd_backward_args){...});
  */
 #ifndef GIDD_MODEL_MODEL_H
@@ -24,7 +25,7 @@
 
 typedef enum gidd_model_mode {
     GIDD_MODEL_TRAIN = 0, /* keeps what backward needs; gradients exist */
-    GIDD_MODEL_INFER,     /* two activation buffers, no gradients       */
+    GIDD_MODEL_INFER,     /* all blocks share their buffers, no gradients */
 } gidd_model_mode;
 
 typedef enum gidd_loss_kind { GIDD_LOSS_GIDD = 0, GIDD_LOSS_MDLM } gidd_loss_kind;
@@ -35,7 +36,7 @@ typedef struct gidd_model_args {
     gidd_model_mode    mode;
     gidd_loss_kind     loss;
     int64_t            max_B, max_T; /* largest micro-batch */
-    int64_t            head_rows;    /* rows of logits at once; 0: chosen (README of the plan) */
+    int64_t            head_rows;    /* rows of logits at once; 0: equal chunks of <= 512 MiB */
 } gidd_model_args;
 
 /* One line of the memory plan: what wants how much. */
@@ -59,11 +60,14 @@ typedef struct gidd_model {
     gidd_batch         batch;   /* the loaded batch: pointers on the device             */
 } gidd_model;
 
-/* Plans and allocates; parameters are not initialised (gidd_model_set_params or _init_params). */
+/* Plans and allocates; all parameters are 0 (gidd_model_set_params or _init_params follows). Owned by the
+ * caller. GIDD_ERR_CONFIG: micro-batches that the shape does not allow; GIDD_ERR_NOMEM. Local. */
 gidd_status gidd_model_create(const gidd_model_args *args, gidd_model **model_p);
-void        gidd_model_destroy(gidd_model *model);
+/* NULL-safe. Local. */
+void gidd_model_destroy(gidd_model *model);
 
-/* The memory plan without allocating: fills up to `capacity` lines, *count_p says how many. Local. */
+/* The memory plan without allocating on the device: fills up to `capacity` lines (8 suffice), *count_p
+ * says how many. The device's workspace is not in it. Local. */
 gidd_status gidd_model_plan(const gidd_model_args *args, gidd_plan_line *lines, int64_t capacity,
                             int64_t *count_p);
 
@@ -71,17 +75,18 @@ gidd_status gidd_model_plan(const gidd_model_args *args, gidd_plan_line *lines, 
  * products on the token path and attention: 6 * (matrix parameters) * T + 12 L T^2 D. Local. */
 double gidd_model_flops_per_sequence(const gidd_model_shape *shape, int64_t T);
 
-/* Fills the masters with initial values (SPEC section 3) and refreshes the E copy. */
+/* Fills the masters with initial values (SPEC section 3) and refreshes the E copy. Local. */
 gidd_status gidd_model_init_params(gidd_model *model, uint64_t seed);
-/* Copies [memory_count] fp32 values from the host into the masters and refreshes the E copy. */
+/* Copies [memory_count] fp32 values from the host into the masters and refreshes the E copy. Local. */
 gidd_status gidd_model_set_params(gidd_model *model, const float *values);
-/* Refreshes the E copy from the masters (after they were written in place). */
+/* Refreshes the E copy from the masters (after they were written in place). Local. */
 gidd_status gidd_model_refresh(gidd_model *model);
 
-/* Makes `batch` (host) the model's batch: copies it to the device (on the CPU: borrows its arrays until the
- * next load). B <= max_B, T <= max_T. */
+/* Makes `batch` (host, laid out by gidd_batch_layout) the model's batch: copies it to the device in stream
+ * order; `batch` is pinned until the device has been synchronised. B <= max_B, T <= max_T. Local. */
 gidd_status gidd_model_load(gidd_model *model, const gidd_batch *batch);
 
+/* Embedding, time conditioning and blocks of the loaded batch. Local. */
 gidd_status gidd_model_forward(gidd_model *model);
 
 typedef struct gidd_head_args {
@@ -93,29 +98,33 @@ typedef struct gidd_head_args {
     void          *context;
 } gidd_head_args;
 
-/* Head and loss over all positions; adds to model->sums (on the device). */
+/* Final norm, output matrix and loss over all positions (or the listed ones), once after each forward;
+ * adds to model->sums and writes model->terms of those positions (both on the device). Local. */
 gidd_status gidd_model_head(gidd_model *model, const gidd_head_args *args);
 
 typedef struct gidd_backward_args {
-    int accumulate;
+    int accumulate; /* as in gidd_head_args */
     /* Called when the gradients of `group` are complete in model->grads: enqueue only. May be NULL. */
     void (*grads_ready)(void *context, int32_t group);
     void *context;
 } gidd_backward_args;
 
+/* After a training head: gradients of everything below the output matrix, groups 0 ... L+2 in order. Local. */
 gidd_status gidd_model_backward(gidd_model *model, const gidd_backward_args *args);
 
-/* Sets the sums to zero; copies them to the host. */
+/* Sets the sums to those of nothing; copies them to the host, when they are there. Local. */
 gidd_status gidd_model_zero_sums(gidd_model *model);
 gidd_status gidd_model_read_sums(gidd_model *model, gidd_loss_sums *sums);
 
 /* Logits of positions [first, first + rows) of the loaded batch after forward, rows <= head_rows, left in
- * device memory at *logits_p ([rows][Vr] E) until the next call. */
+ * device memory at *logits_p ([rows][Vr] E) until the next call. Any number of calls after a forward. Local. */
 gidd_status gidd_model_logits(gidd_model *model, int64_t first, int64_t rows, void **logits_p);
 
 /* An intermediate of the last TRAIN forward by the name VECTORS.md gives it ("embed", "block_00", "c",
  * "block0_qkv", "final_in" ...), as float32 on the host; for tests. *count_p elements are written to
- * `values` (capacity elements). GIDD_ERR_ARG: no such name. */
+ * `values` (capacity elements). "final_in" and the last block's output exist after head or logits;
+ * "logits" is what the last chunk left: head_rows rows, in training their gradient. GIDD_ERR_ARG: no
+ * such name. Local. */
 gidd_status gidd_model_inspect(gidd_model *model, const char *name, float *values, int64_t capacity,
                                int64_t *count_p);
 

@@ -72,22 +72,26 @@ typedef struct gidd_params {
     int64_t            memory_count; /* elements in memory, padding included */
 } gidd_params;
 
-/* The table for a shape, memory cut into buckets of about `bucket_bytes` of fp32 gradients, each padded
- * to a multiple of `pieces` (ranks) times 64 elements. GIDD_ERR_CONFIG: impossible shape (named). The
- * result is released with gidd_params_release. Local. */
+/* The table for a shape. Memory is cut into buckets of at most `bucket_bytes` of fp32 gradients (a larger
+ * group is a bucket of its own), each padded to a multiple of `pieces` (ranks) times 64 elements; where
+ * the cuts lie in the flat order does not depend on `pieces`. D and C are multiples of 8, so every tensor
+ * starts on 16 bytes even in bf16. GIDD_ERR_CONFIG: impossible shape (named). The result is released
+ * with gidd_params_release. Local. */
 gidd_status gidd_params_init(gidd_params *params, const gidd_model_shape *shape, size_t bucket_bytes,
                              int64_t pieces);
-void        gidd_params_release(gidd_params *params);
+void        gidd_params_release(gidd_params *params); /* NULL-safe. Local. */
 
 /* The tensor called `name`, or NULL. Local. */
 const gidd_tensor *gidd_params_find(const gidd_params *params, const char *name);
 
 /* Initial values of memory elements [first, first + count) into `values` (SPEC section 3): element e of
- * tensor i is a pure function of (seed, i, e), so any rank can fill any range. Padding is 0. Local. */
+ * tensor i (its index in this table) is a pure function of (seed, i, e), Philox with the key seed, the
+ * stream PARAM and the index i << 40 | e/4, so any rank can fill any range. Padding is 0. Local. */
 void gidd_params_fill(const gidd_params *params, uint64_t seed, int64_t first, int64_t count,
                       float *values);
 
-/* Number of parameters, and of those inside the blocks ("non-embedding" in the paper's tables). Local. */
+/* Number of parameters inside the blocks ("non-embedding" in the paper's tables); all of them:
+ * params->count. Local. */
 int64_t gidd_params_block_count(const gidd_params *params);
 
 #endif

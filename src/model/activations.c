@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "model/activations.h"
+
+#include "kernels/time_cond.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    BUFFER_ALIGN = 256,
+    TABLE_PER_BLOCK = 14, /* buffers of a block in TRAIN            */
+    TABLE_OUTSIDE = 20,   /* at most so many buffers outside blocks */
+    ROPE_BASE = 10000,
+};
+
+/* ---- Where the parameters are ---------------------------------------------------------------- */
+
+static int64_t place_of(const gidd_params *params, const char *name)
+{
+    const gidd_tensor *tensor = gidd_params_find(params, name);
+    GIDD_ASSERT(tensor != NULL);
+    return tensor->at;
+}
+
+static int64_t place_in_block(const gidd_params *params, int64_t index, const char *name)
+{
+    char full[sizeof(params->tensors->name)];
+    (void)snprintf(full, sizeof(full), "blocks.%lld.%s", (long long)index, name);
+    return place_of(params, full);
+}
+
+static void find_block_params(gidd_block *block, const gidd_params *params, int64_t i)
+{
+    block->norm1 = place_in_block(params, i, "norm1.weight");
+    block->qkv_w = place_in_block(params, i, "attn_qkv.weight");
+    block->out_w = place_in_block(params, i, "attn_out.weight");
+    block->norm2 = place_in_block(params, i, "norm2.weight");
+    block->fc1_w = place_in_block(params, i, "mlp.0.weight");
+    block->fc1_b = place_in_block(params, i, "mlp.0.bias");
+    block->fc2_w = place_in_block(params, i, "mlp.2.weight");
+    block->fc2_b = place_in_block(params, i, "mlp.2.bias");
+    block->mods = i * 6 * params->shape.D;
+}
+
+static void find_params(gidd_activations *a, const gidd_params *params)
+{
+    int64_t L = params->shape.L, D = params->shape.D;
+    for (int64_t i = 0; i < L; i++) {
+        find_block_params(&a->blocks[i], params, i);
+    }
+    a->embedding = place_of(params, "vocab_embed.embedding");
+    a->mods_w = place_of(params, "blocks.0.adaLN_modulation.weight");
+    a->mods_b = place_of(params, "blocks.0.adaLN_modulation.bias");
+    a->time_w0 = place_of(params, "sigma_map.mlp.0.weight");
+    a->time_b0 = place_of(params, "sigma_map.mlp.0.bias");
+    a->time_w2 = place_of(params, "sigma_map.mlp.2.weight");
+    a->time_b2 = place_of(params, "sigma_map.mlp.2.bias");
+    a->head_w = place_of(params, "output_layer.linear.weight");
+    a->head_b = place_of(params, "output_layer.linear.bias");
+    a->norm_final = place_of(params, "output_layer.norm_final.weight");
+    a->mods_final = 6 * D * L;
+    a->mods_stride = 6 * D * L + 2 * D;
+}
+
+/* ---- The table of buffers -------------------------------------------------------------------- */
+
+typedef struct buffer_kind {
+    gidd_activation_area area;
+    gidd_activation_per per;
+    int64_t cols;
+    gidd_dtype dtype;
+} buffer_kind;
+
+/* `slot` is the address of a pointer variable, of whatever element type. */
+static void add_buffer(gidd_activations *a, void *slot, buffer_kind kind, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+static void add_buffer(gidd_activations *a, void *slot, buffer_kind kind, const char *format, ...)
+{
+    gidd_activation *entry = &a->table[a->table_count++];
+    *entry = (gidd_activation){
+        .area = kind.area, .per = kind.per, .cols = kind.cols, .dtype = kind.dtype, .slot = slot};
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(entry->name, sizeof(entry->name), format, arguments);
+    va_end(arguments);
+}
+
+static void add_block_buffers(gidd_activations *a, const gidd_model *model, int64_t index)
+{
+    const int64_t D = model->params->shape.D, H = model->params->shape.H;
+    const gidd_dtype E = model->device->dtype;
+    const buffer_kind stream = {GIDD_AREA_BLOCKS, GIDD_PER_TOKEN, D, E};
+    const buffer_kind qkv = {GIDD_AREA_BLOCKS, GIDD_PER_TOKEN, 3 * D, E};
+    const buffer_kind wide = {GIDD_AREA_BLOCKS, GIDD_PER_TOKEN, 4 * D, E};
+    const buffer_kind scalar = {GIDD_AREA_BLOCKS, GIDD_PER_TOKEN, 1, GIDD_F32};
+    const buffer_kind per_head = {GIDD_AREA_BLOCKS, GIDD_PER_TOKEN, H, GIDD_F32};
+    gidd_block *block = &a->blocks[index];
+    const int i = (int)index;
+    if (i == 0) {
+        add_buffer(a, &block->x1, stream, "embed");
+    } else {
+        add_buffer(a, &block->x1, stream, "block_%02d", i - 1);
+    }
+    add_buffer(a, &block->mean1, scalar, "block%d_mean1", i);
+    add_buffer(a, &block->rstd1, scalar, "block%d_rstd1", i);
+    add_buffer(a, &block->u1, stream, "block%d_attn_in", i);
+    add_buffer(a, &block->qkv, qkv, "block%d_qkv", i);
+    add_buffer(a, &block->lse, per_head, "block%d_lse", i);
+    add_buffer(a, &block->attn, stream, "block%d_attn", i);
+    add_buffer(a, &block->attn_y, stream, "block%d_attn_out", i);
+    add_buffer(a, &block->x2, stream, "block%d_middle", i);
+    add_buffer(a, &block->mean2, scalar, "block%d_mean2", i);
+    add_buffer(a, &block->rstd2, scalar, "block%d_rstd2", i);
+    add_buffer(a, &block->u2, stream, "block%d_mlp_in", i);
+    add_buffer(a, &block->fc1, wide, "block%d_mlp_fc1", i);
+    add_buffer(a, &block->gelu, wide, "block%d_mlp_gelu", i);
+    add_buffer(a, &block->mlp_y, stream, "block%d_mlp_out", i);
+}
+
+static void add_conditioning_buffers(gidd_activations *a, const gidd_model_shape *s)
+{
+    const buffer_kind features = {GIDD_AREA_CONDITIONING, GIDD_PER_SEQUENCE, GIDD_TIME_FEATURES,
+                                  GIDD_F32};
+    const buffer_kind width = {GIDD_AREA_CONDITIONING, GIDD_PER_SEQUENCE, s->C, GIDD_F32};
+    const buffer_kind mods = {GIDD_AREA_CONDITIONING, GIDD_PER_SEQUENCE, a->mods_stride, GIDD_F32};
+    const buffer_kind rope = {GIDD_AREA_CONDITIONING, GIDD_PER_POSITION, s->D / s->H, GIDD_F32};
+    add_buffer(a, &a->features, features, "t_freq");
+    add_buffer(a, &a->hidden, width, "sigma_map_hidden");
+    add_buffer(a, &a->embedding_t, width, "sigma_map_out");
+    add_buffer(a, &a->c, width, "c");
+    add_buffer(a, &a->mods, mods, "modulations");
+    add_buffer(a, &a->rope, rope, "rope");
+}
+
+static void add_head_buffers(gidd_activations *a, const gidd_model *model)
+{
+    const gidd_model_shape *s = &model->params->shape;
+    const gidd_dtype E = model->device->dtype;
+    const buffer_kind stream = {GIDD_AREA_HEAD, GIDD_PER_TOKEN, s->D, E};
+    const buffer_kind scalar = {GIDD_AREA_HEAD, GIDD_PER_TOKEN, 1, GIDD_F32};
+    const buffer_kind logits = {GIDD_AREA_HEAD, GIDD_PER_HEAD_ROW, s->Vr, E};
+    add_buffer(a, &a->x_final, stream, "block_%02d", (int)(s->L - 1));
+    add_buffer(a, &a->mean_final, scalar, "final_mean");
+    add_buffer(a, &a->rstd_final, scalar, "final_rstd");
+    add_buffer(a, &a->u_final, stream, "final_in");
+    add_buffer(a, &a->logits, logits, "logits");
+}
+
+static void add_train_buffers(gidd_activations *a, const gidd_model *model)
+{
+    const gidd_model_shape *s = &model->params->shape;
+    const gidd_dtype E = model->device->dtype;
+    const buffer_kind stream = {GIDD_AREA_BACKWARD, GIDD_PER_TOKEN, s->D, E};
+    const buffer_kind wide = {GIDD_AREA_BACKWARD, GIDD_PER_TOKEN, 4 * s->D, E};
+    const buffer_kind mods = {GIDD_AREA_BACKWARD, GIDD_PER_SEQUENCE, a->mods_stride, GIDD_F32};
+    const buffer_kind width = {GIDD_AREA_BACKWARD, GIDD_PER_SEQUENCE, s->C, GIDD_F32};
+    for (int64_t i = 0; i < s->L; i++) {
+        add_block_buffers(a, model, i);
+    }
+    add_buffer(a, &a->dx, stream, "dx");
+    add_buffer(a, &a->branch, stream, "dy");
+    add_buffer(a, &a->du, stream, "du");
+    add_buffer(a, &a->wide, wide, "dwide");
+    add_buffer(a, &a->dmods, mods, "dmods");
+    add_buffer(a, &a->dc, width, "dc");
+}
+
+static void add_infer_buffers(gidd_activations *a, const gidd_model *model)
+{
+    const gidd_model_shape *s = &model->params->shape;
+    const gidd_dtype E = model->device->dtype;
+    const buffer_kind stream = {GIDD_AREA_BLOCKS, GIDD_PER_TOKEN, s->D, E};
+    const buffer_kind wide = {GIDD_AREA_BLOCKS, GIDD_PER_TOKEN, 4 * s->D, E};
+    const buffer_kind per_head = {GIDD_AREA_BLOCKS, GIDD_PER_TOKEN, s->H, GIDD_F32};
+    add_buffer(a, &a->branch, stream, "branch");
+    add_buffer(a, &a->wide, wide, "wide");
+    add_buffer(a, &a->blocks[0].lse, per_head, "lse");
+}
+
+/* INFER: every block works in the same buffers. u_final serves as u1, attn and u2, each of which is
+ * read for the last time by what writes the next. */
+static void share_buffers(gidd_activations *a, int64_t L)
+{
+    for (int64_t i = 0; i < L; i++) {
+        gidd_block *block = &a->blocks[i];
+        block->x1 = block->x2 = a->x_final;
+        block->mean1 = block->mean2 = a->mean_final;
+        block->rstd1 = block->rstd2 = a->rstd_final;
+        block->u1 = block->attn = block->u2 = a->u_final;
+        block->qkv = block->gelu = a->wide;
+        block->lse = a->blocks[0].lse;
+        block->attn_y = block->mlp_y = a->branch;
+        block->fc1 = NULL;
+    }
+}
+
+int64_t gidd_activation_rows(const gidd_activation *activation, int64_t B, int64_t T,
+                             int64_t head_rows)
+{
+    switch (activation->per) {
+    case GIDD_PER_TOKEN:
+        return B * T;
+    case GIDD_PER_SEQUENCE:
+        return B;
+    case GIDD_PER_POSITION:
+        return T;
+    case GIDD_PER_HEAD_ROW:
+        return head_rows;
+    }
+    return 0;
+}
+
+static void size_buffers(gidd_activations *a, const gidd_model *model)
+{
+    for (int64_t i = 0; i < a->table_count; i++) {
+        gidd_activation *entry = &a->table[i];
+        int64_t rows = gidd_activation_rows(entry, model->max_B, model->max_T, model->head_rows);
+        size_t bytes = (size_t)(rows * entry->cols) * gidd_dtype_bytes(entry->dtype);
+        entry->bytes = (bytes + BUFFER_ALIGN - 1) / BUFFER_ALIGN * BUFFER_ALIGN;
+        a->bytes += entry->bytes;
+    }
+}
+
+gidd_status gidd_activations_plan(gidd_model *model, gidd_activations **activations_p)
+{
+    const gidd_model_shape *s = &model->params->shape;
+    const size_t capacity = (size_t)s->L * (TABLE_PER_BLOCK + 1) + TABLE_OUTSIDE;
+    gidd_activations *a = calloc(1, sizeof(*a));
+    if (a != NULL) {
+        a->table = calloc(capacity, sizeof(*a->table));
+        a->blocks = calloc((size_t)s->L, sizeof(*a->blocks));
+    }
+    if (a == NULL || a->table == NULL || a->blocks == NULL) {
+        gidd_activations_destroy(a, model->device);
+        return gidd_fail(GIDD_ERR_NOMEM, "no memory for the plan of %lld blocks", (long long)s->L);
+    }
+    a->recompute = GIDD_RECOMPUTE_NONE;
+    find_params(a, model->params);
+    add_conditioning_buffers(a, s);
+    add_head_buffers(a, model);
+    if (model->mode == GIDD_MODEL_TRAIN) {
+        add_train_buffers(a, model);
+    } else {
+        add_infer_buffers(a, model);
+    }
+    GIDD_ASSERT((size_t)a->table_count <= capacity);
+    size_buffers(a, model);
+    *activations_p = a;
+    return GIDD_OK;
+}
+
+/* cos and sin of p * 10000^(-2i/d), computed in float64. */
+static gidd_status write_rope(const gidd_activations *a, const gidd_model *model)
+{
+    const int64_t T = model->max_T, half = model->params->shape.D / model->params->shape.H / 2;
+    const size_t bytes = (size_t)(T * half * 2) * sizeof(float);
+    float *rope = malloc(bytes);
+    if (rope == NULL) {
+        return gidd_fail(GIDD_ERR_NOMEM, "no memory for a rotary table of %zu bytes", bytes);
+    }
+    for (int64_t p = 0; p < T; p++) {
+        for (int64_t i = 0; i < half; i++) {
+            double angle = (double)p * pow(ROPE_BASE, -(double)i / (double)half);
+            rope[(p * half + i) * 2] = (float)cos(angle);
+            rope[(p * half + i) * 2 + 1] = (float)sin(angle);
+        }
+    }
+    gidd_status status = gidd_device_copy_in(model->device, a->rope, rope, bytes);
+    if (status == GIDD_OK) {
+        status = gidd_device_synchronize(model->device); // the host table goes away
+    }
+    free(rope);
+    return status;
+}
+
+gidd_status gidd_activations_allocate(gidd_activations *a, const gidd_model *model)
+{
+    GIDD_TRY(gidd_device_alloc(model->device, a->bytes, "activations", &a->memory));
+    char *memory = a->memory;
+    for (int64_t i = 0; i < a->table_count; i++) {
+        gidd_activation *entry = &a->table[i];
+        entry->memory = memory;
+        memcpy(entry->slot, &entry->memory, sizeof(entry->memory)); // a pointer to any type
+        memory += entry->bytes;
+    }
+    if (model->mode == GIDD_MODEL_INFER) {
+        share_buffers(a, model->params->shape.L);
+    }
+    return write_rope(a, model);
+}
+
+void gidd_activations_destroy(gidd_activations *a, gidd_device *device)
+{
+    if (a == NULL) {
+        return;
+    }
+    if (a->memory != NULL) {
+        gidd_device_free(device, a->memory, a->bytes);
+    }
+    free(a->table);
+    free(a->blocks);
+    free(a);
+}

@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The network, forward and backward, one kernel a box (SPEC section 2).
+ */
+#include "model/block.h"
+
+#include <string.h>
+
+/* ---- Trunk, forward -------------------------------------------------------------------------- */
+
+static gidd_status embed_fwd(gidd_model *model)
+{
+    gidd_activations *a = model->activations;
+    const gidd_embed_fwd_args args = {
+        .out = a->blocks[0].x1,
+        .table = gidd_model_weight(model, a->embedding),
+        .ids = model->batch.z,
+        .rows = model->batch.B * model->batch.T,
+        .cols = model->params->shape.D,
+    };
+    return model->device->kernels->embed_fwd(model->device, &args);
+}
+
+static gidd_status time_cond_fwd(gidd_model *model)
+{
+    gidd_activations *a = model->activations;
+    const gidd_time_cond_fwd_args args = {
+        .features = a->features,
+        .hidden = a->hidden,
+        .embedding = a->embedding_t,
+        .c = a->c,
+        .coef = model->batch.coef,
+        .w0 = gidd_model_master(model, a->time_w0),
+        .b0 = gidd_model_master(model, a->time_b0),
+        .w2 = gidd_model_master(model, a->time_w2),
+        .b2 = gidd_model_master(model, a->time_b2),
+        .B = model->batch.B,
+        .C = model->params->shape.C,
+    };
+    return model->device->kernels->time_cond_fwd(model->device, &args);
+}
+
+/* Shift, scale and gate of every norm of the network at once, in fp32. */
+static gidd_status modulations_fwd(gidd_model *model)
+{
+    gidd_activations *a = model->activations;
+    const gidd_linear_fwd_args args = {
+        .y = a->mods,
+        .x = a->c,
+        .w = gidd_model_master(model, a->mods_w),
+        .bias = gidd_model_master(model, a->mods_b),
+        .M = model->batch.B,
+        .N = a->mods_stride,
+        .K = model->params->shape.C,
+        .dtype = GIDD_F32,
+        .epilogue = GIDD_LINEAR_BIAS,
+    };
+    return model->device->kernels->linear_fwd(model->device, &args);
+}
+
+gidd_status gidd_model_forward(gidd_model *model)
+{
+    if (model->batch.B == 0) {
+        return gidd_fail(GIDD_ERR_ARG, "forward without a loaded batch");
+    }
+    GIDD_TRY(embed_fwd(model));
+    GIDD_TRY(time_cond_fwd(model));
+    GIDD_TRY(modulations_fwd(model));
+    for (int64_t i = 0; i < model->params->shape.L; i++) {
+        GIDD_TRY(gidd_block_fwd(model, i));
+    }
+    model->activations->stage = GIDD_STAGE_TRUNK;
+    return GIDD_OK;
+}
+
+/* ---- Head ------------------------------------------------------------------------------------ */
+
+/* The last norm, once a forward: with a list, u_final gets the listed rows only. */
+static gidd_status final_norm_fwd(gidd_model *model, int listed)
+{
+    gidd_activations *a = model->activations;
+    gidd_norm norm = gidd_norm_before(model, model->params->shape.L);
+    if (a->stage == GIDD_STAGE_NORMED && !listed) {
+        return GIDD_OK;
+    }
+    if (a->stage != GIDD_STAGE_TRUNK) {
+        return gidd_fail(GIDD_ERR_ARG, "the head needs a forward of its own");
+    }
+    if (listed) {
+        norm.row_list = model->batch.rows;
+        norm.u_rows = model->batch.row_count;
+    }
+    GIDD_TRY(gidd_norm_fwd(model, &norm));
+    a->stage = listed ? GIDD_STAGE_NORMED_LISTED : GIDD_STAGE_NORMED;
+    return GIDD_OK;
+}
+
+/* Row `row` of a [rows][D] buffer of activations. */
+static void *row_of(const gidd_model *model, void *buffer, int64_t row)
+{
+    size_t bytes = gidd_dtype_bytes(model->device->dtype) * (size_t)model->params->shape.D;
+    return (char *)buffer + (size_t)row * bytes;
+}
+
+static gidd_status logits_fwd(gidd_model *model, int64_t first, int64_t rows)
+{
+    gidd_activations *a = model->activations;
+    const gidd_model_shape *s = &model->params->shape;
+    const gidd_linear_fwd_args args = {
+        .y = a->logits,
+        .x = row_of(model, a->u_final, first),
+        .w = gidd_model_weight(model, a->head_w),
+        .bias = gidd_model_weight(model, a->head_b),
+        .M = rows,
+        .N = s->Vr,
+        .K = s->D,
+        .dtype = model->device->dtype,
+        .epilogue = GIDD_LINEAR_BIAS,
+    };
+    return model->device->kernels->linear_fwd(model->device, &args);
+}
+
+static gidd_status loss_of_rows(gidd_model *model, const gidd_head_args *args, int64_t first,
+                                int64_t rows)
+{
+    const gidd_kernels *k = model->device->kernels;
+    const gidd_batch *batch = &model->batch;
+    const gidd_model_shape *s = &model->params->shape;
+    const gidd_loss_args loss = {
+        .logits = model->activations->logits,
+        .terms = model->terms,
+        .x = batch->x,
+        .z = batch->z,
+        .row_list = args->skip_clean ? batch->rows + first : NULL,
+        .first_position = first,
+        .coef = batch->coef,
+        .rows = rows,
+        .T = batch->T,
+        .V = s->V,
+        .Vr = s->Vr,
+        .mask_id = s->mask_id,
+        .scale = args->scale,
+        .mode = args->mode,
+    };
+    return model->loss == GIDD_LOSS_MDLM ? k->loss_mdlm(model->device, &loss)
+                                         : k->loss_gidd(model->device, &loss);
+}
+
+/* From dlogits of rows [first, first + rows): gradients of the output matrix, and du. */
+static gidd_status logits_bwd(gidd_model *model, int64_t first, int64_t rows, int accumulate)
+{
+    gidd_activations *a = model->activations;
+    const gidd_kernels *k = model->device->kernels;
+    const gidd_model_shape *s = &model->params->shape;
+    const gidd_dtype E = model->device->dtype;
+    const gidd_linear_bwd_weight_args weight = {
+        .dw = gidd_model_grad(model, a->head_w),
+        .dbias = gidd_model_grad(model, a->head_b),
+        .dy = a->logits,
+        .x = row_of(model, a->u_final, first),
+        .M = rows,
+        .N = s->Vr,
+        .K = s->D,
+        .dtype = E,
+        .accumulate = accumulate,
+    };
+    GIDD_TRY(k->linear_bwd_weight(model->device, &weight));
+    const gidd_linear_bwd_data_args data = {
+        .dx = row_of(model, a->du, first),
+        .dy = a->logits,
+        .w = gidd_model_weight(model, a->head_w),
+        .M = rows,
+        .N = s->Vr,
+        .K = s->D,
+        .dtype = E,
+    };
+    return k->linear_bwd_data(model->device, &data);
+}
+
+/* Without a row nothing writes the gradients of the output matrix, so zeros must. */
+static gidd_status zero_head_gradients(gidd_model *model)
+{
+    gidd_activations *a = model->activations;
+    const gidd_model_shape *s = &model->params->shape;
+    GIDD_TRY(gidd_device_zero(model->device, gidd_model_grad(model, a->head_w),
+                              (size_t)(s->Vr * s->D) * sizeof(float)));
+    return gidd_device_zero(model->device, gidd_model_grad(model, a->head_b),
+                            (size_t)s->Vr * sizeof(float));
+}
+
+static gidd_status sum_losses(gidd_model *model, int skip_clean)
+{
+    const gidd_batch *batch = &model->batch;
+    const gidd_loss_sums_args args = {
+        .sums = model->sums,
+        .terms = model->terms,
+        .x = batch->x,
+        .z = batch->z,
+        .attention_mask = batch->attention_mask,
+        .coef = batch->coef,
+        .B = batch->B,
+        .T = batch->T,
+        .mask_id = model->params->shape.mask_id,
+        .skip_clean = skip_clean,
+    };
+    return model->device->kernels->loss_sums(model->device, &args);
+}
+
+gidd_status gidd_model_head(gidd_model *model, const gidd_head_args *args)
+{
+    const int train = args->mode == GIDD_LOSS_TRAIN;
+    const int64_t all = model->batch.B * model->batch.T;
+    const int64_t rows = args->skip_clean ? model->batch.row_count : all;
+    if (train && model->mode != GIDD_MODEL_TRAIN) {
+        return gidd_fail(GIDD_ERR_ARG, "a model without gradients cannot train its head");
+    }
+    GIDD_TRY(final_norm_fwd(model, args->skip_clean));
+    for (int64_t first = 0; first < rows; first += model->head_rows) {
+        const int64_t left = rows - first,
+                      chunk = left < model->head_rows ? left : model->head_rows;
+        GIDD_TRY(logits_fwd(model, first, chunk));
+        GIDD_TRY(loss_of_rows(model, args, first, chunk));
+        if (train) {
+            GIDD_TRY(logits_bwd(model, first, chunk, args->accumulate || first > 0));
+        }
+        if (args->chunk_done != NULL) {
+            args->chunk_done(args->context);
+        }
+    }
+    if (train && rows == 0 && !args->accumulate) {
+        GIDD_TRY(zero_head_gradients(model));
+    }
+    if (train) {
+        model->activations->stage = args->skip_clean ? GIDD_STAGE_DU_LISTED : GIDD_STAGE_DU;
+    }
+    return sum_losses(model, args->skip_clean);
+}
+
+gidd_status gidd_model_logits(gidd_model *model, int64_t first, int64_t rows, void **logits_p)
+{
+    const int64_t all = model->batch.B * model->batch.T;
+    if (first < 0 || rows < 1 || rows > model->head_rows || first + rows > all) {
+        return gidd_fail(GIDD_ERR_ARG, "logits of positions %lld + %lld of %lld, %lld at once",
+                         (long long)first, (long long)rows, (long long)all,
+                         (long long)model->head_rows);
+    }
+    GIDD_TRY(final_norm_fwd(model, 0));
+    GIDD_TRY(logits_fwd(model, first, rows));
+    *logits_p = model->activations->logits;
+    return GIDD_OK;
+}
+
+/* ---- Trunk, backward ------------------------------------------------------------------------- */
+
+static gidd_status final_norm_bwd(gidd_model *model, int accumulate)
+{
+    gidd_activations *a = model->activations;
+    gidd_norm norm = gidd_norm_before(model, model->params->shape.L);
+    if (a->stage == GIDD_STAGE_DU_LISTED) {
+        norm.row_list = model->batch.rows;
+        norm.u_rows = model->batch.row_count;
+    } else if (a->stage != GIDD_STAGE_DU) {
+        return gidd_fail(GIDD_ERR_ARG, "backward without a training head before it");
+    }
+    a->stage = GIDD_STAGE_NONE;
+    return gidd_norm_bwd(model, &norm, NULL, accumulate);
+}
+
+static gidd_status modulations_bwd(gidd_model *model, int accumulate)
+{
+    gidd_activations *a = model->activations;
+    const gidd_kernels *k = model->device->kernels;
+    const int64_t M = model->batch.B, N = a->mods_stride, K = model->params->shape.C;
+    const gidd_linear_bwd_weight_args weight = {
+        .dw = gidd_model_grad(model, a->mods_w),
+        .dbias = gidd_model_grad(model, a->mods_b),
+        .dy = a->dmods,
+        .x = a->c,
+        .M = M,
+        .N = N,
+        .K = K,
+        .dtype = GIDD_F32,
+        .accumulate = accumulate,
+    };
+    GIDD_TRY(k->linear_bwd_weight(model->device, &weight));
+    const gidd_linear_bwd_data_args data = {
+        .dx = a->dc,
+        .dy = a->dmods,
+        .w = gidd_model_master(model, a->mods_w),
+        .M = M,
+        .N = N,
+        .K = K,
+        .dtype = GIDD_F32,
+    };
+    return k->linear_bwd_data(model->device, &data);
+}
+
+static gidd_status time_cond_bwd(gidd_model *model, int accumulate)
+{
+    gidd_activations *a = model->activations;
+    const gidd_time_cond_bwd_args args = {
+        .dw0 = gidd_model_grad(model, a->time_w0),
+        .db0 = gidd_model_grad(model, a->time_b0),
+        .dw2 = gidd_model_grad(model, a->time_w2),
+        .db2 = gidd_model_grad(model, a->time_b2),
+        .dc = a->dc,
+        .features = a->features,
+        .hidden = a->hidden,
+        .embedding = a->embedding_t,
+        .w2 = gidd_model_master(model, a->time_w2),
+        .B = model->batch.B,
+        .C = model->params->shape.C,
+        .accumulate = accumulate,
+    };
+    return model->device->kernels->time_cond_bwd(model->device, &args);
+}
+
+static gidd_status embed_bwd(gidd_model *model, int accumulate)
+{
+    gidd_activations *a = model->activations;
+    const gidd_embed_bwd_args args = {
+        .dtable = gidd_model_grad(model, a->embedding),
+        .dout = a->dx,
+        .sorted = model->batch.sorted,
+        .chunks = model->batch.chunks,
+        .chunk_count = model->batch.chunk_count,
+        .table_rows = model->params->shape.Vr,
+        .cols = model->params->shape.D,
+        .accumulate = accumulate,
+    };
+    return model->device->kernels->embed_bwd(model->device, &args);
+}
+
+static void announce(const gidd_backward_args *args, int64_t group)
+{
+    if (args->grads_ready != NULL) {
+        args->grads_ready(args->context, (int32_t)group);
+    }
+}
+
+gidd_status gidd_model_backward(gidd_model *model, const gidd_backward_args *args)
+{
+    const int64_t L = model->params->shape.L;
+    GIDD_TRY(final_norm_bwd(model, args->accumulate));
+    announce(args, 0);
+    for (int64_t i = L - 1; i >= 0; i--) {
+        GIDD_TRY(gidd_block_bwd(model, i, args->accumulate));
+        announce(args, L - i);
+    }
+    GIDD_TRY(modulations_bwd(model, args->accumulate));
+    GIDD_TRY(time_cond_bwd(model, args->accumulate));
+    announce(args, L + 1);
+    GIDD_TRY(embed_bwd(model, args->accumulate));
+    announce(args, L + 2);
+    return GIDD_OK;
+}
