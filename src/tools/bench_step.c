@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * gidd-bench step: the objects of a run as gidd-worker builds them, and its step without orders: fetch the batch
+ * record, forward, head and loss, backward, reduce, clip, AdamW. First timed as it is, then with a profile
+ * of the kernels.
+ */
+#include "base/clock.h"
+#include "tools/bench.h"
+#include "tools/bench_profile.h"
+#include "worker/worker.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    PREFETCH_DEPTH = 3, /* as in a run */
+    /* parts of a step that no kernel accounts for, after the profile's */
+    PART_DATA = GIDD_BENCH_PARTS,
+    PART_COMM,
+    PART_REST,
+    PART_COUNT,
+};
+
+typedef struct step_work {
+    char                folder[GIDD_BENCH_FOLDER_SIZE];
+    gidd_worker         worker;
+    gidd_bench_profile *profile;
+    gidd_bench_plan     plan;
+    int64_t             profiled; /* steps with the profile, after plan.total without */
+    double             *seconds;  /* [plan.total + profiled] */
+    double             *part_seconds[PART_COUNT]; /* [profiled] each; parts of one allocation */
+    gidd_bench_count    counts[GIDD_BENCH_PARTS]; /* of the last step */
+    double              loss;                     /* of the last step, nats a token, on this rank */
+} step_work;
+
+/* ---- Set-up ---------------------------------------------------------------------------------- */
+
+static gidd_status open_data(gidd_bench *bench, step_work *w)
+{
+    gidd_comm  *world = bench->comms->world;
+    const char *folder = bench->config->data.dir;
+    if (bench->options->input == GIDD_BENCH_DATA) {
+        gidd_bench_report_text(bench->report, "input", "the shards in data.dir");
+    } else {
+        gidd_bench_report_text(bench->report, "input", "synthetic documents of random ids");
+        GIDD_TRY(gidd_bench_folder_create(bench->options, world, w->folder));
+        folder = w->folder;
+        GIDD_TRY(gidd_comm_agree(world, gidd_comm_rank(world) == 0
+                                            ? gidd_bench_shards_make(folder, bench->config->model.context)
+                                            : GIDD_OK));
+    }
+    return gidd_comm_agree(world, gidd_shard_set_open(folder, &w->worker.shards));
+}
+
+static gidd_status open_prefetch(const gidd_bench *bench, step_work *w)
+{
+    gidd_worker *worker = &w->worker;
+    gidd_comm   *workers = bench->comms->workers;
+    int64_t      first = 0, rows = 0;
+    gidd_loader_slice(bench->config->training.global_batch, gidd_comm_rank(workers), gidd_comm_size(workers), &first, &rows);
+    GIDD_TRY(gidd_prefetch_create(&(gidd_prefetch_args){.loader = worker->loader,
+                                                        .end_step = w->plan.total + w->profiled,
+                                                        .row_first = first,
+                                                        .row_count = rows,
+                                                        .micro_batch = worker->micro_batch,
+                                                        .depth = PREFETCH_DEPTH},
+                                  &worker->prefetch));
+    worker->step.prefetch = worker->prefetch;
+    return GIDD_OK;
+}
+
+static gidd_status allocate_times(step_work *w)
+{
+    double *seconds = calloc((size_t)(w->plan.total + (PART_COUNT + 1) * w->profiled), sizeof *seconds);
+    if (seconds == NULL) {
+        return gidd_fail(GIDD_ERR_NOMEM, "no memory for the times");
+    }
+    w->seconds = seconds;
+    for (int i = 0; i < PART_COUNT; i++) {
+        w->part_seconds[i] = seconds + w->plan.total + (i + 1) * w->profiled;
+    }
+    return GIDD_OK;
+}
+
+static gidd_status prepare(gidd_bench *bench, step_work *w)
+{
+    gidd_worker *worker = &w->worker;
+    worker->args = (gidd_worker_args){.config = bench->config, .comms = bench->comms};
+    worker->config = bench->config;
+    worker->world = bench->comms->world;
+    worker->has_slice = 1;
+    worker->is_coordinator = bench->comms->is_coordinator;
+    GIDD_TRY(open_data(bench, w));
+    GIDD_TRY(gidd_worker_build(worker));
+    gidd_status status = gidd_model_init_params(worker->model, (uint64_t)bench->config->run.seed);
+    if (status == GIDD_OK) {
+        status = allocate_times(w);
+    }
+    if (status == GIDD_OK) {
+        status = open_prefetch(bench, w);
+    }
+    return gidd_comm_agree(worker->world, status);
+}
+
+/* ---- Measuring ------------------------------------------------------------------------------- */
+
+static gidd_status run_step(step_work *w, int64_t index, gidd_report *report)
+{
+    const gidd_order order = {.step = index, .lr = w->worker.config->optimizer.lr, .actions = GIDD_ACT_TRAIN};
+    GIDD_TRY(gidd_comm_barrier(w->worker.world));
+    GIDD_TRY(gidd_step_run(&w->worker.step, &order, report));
+    if (report->skipped) {
+        return gidd_fail(GIDD_ERR_DIVERGED, "the gradient of step %lld is not finite", (long long)index);
+    }
+    w->seconds[index] = (double)report->step_ns * 1e-9;
+    w->loss = report->train.loss / report->train.positions;
+    return GIDD_OK;
+}
+
+static gidd_status run_profiled_step(step_work *w, int64_t at)
+{
+    gidd_report report;
+    gidd_bench_profile_reset(w->profile);
+    GIDD_TRY(run_step(w, w->plan.total + at, &report));
+    const gidd_bench_count *counts = gidd_bench_profile_counts(w->profile);
+    double                  rest = (double)(report.step_ns - report.data_ns - report.comm_ns);
+    memcpy(w->counts, counts, sizeof w->counts);
+    for (int part = 0; part < GIDD_BENCH_PARTS; part++) {
+        w->part_seconds[part][at] = (double)counts[part].ns * 1e-9;
+        rest -= (double)counts[part].ns;
+    }
+    w->part_seconds[PART_DATA][at] = (double)report.data_ns * 1e-9;
+    w->part_seconds[PART_COMM][at] = (double)report.comm_ns * 1e-9;
+    w->part_seconds[PART_REST][at] = rest * 1e-9;
+    return GIDD_OK;
+}
+
+static gidd_status run_steps(step_work *w)
+{
+    gidd_report report;
+    for (int64_t i = 0; i < w->plan.total; i++) {
+        GIDD_TRY(run_step(w, i, &report));
+    }
+    GIDD_TRY(gidd_bench_profile_attach(w->worker.device, w->worker.params.shape.Vr, &w->profile));
+    for (int64_t i = 0; i < w->profiled; i++) {
+        GIDD_TRY(run_profiled_step(w, i));
+    }
+    return GIDD_OK;
+}
+
+/* ---- Reporting ------------------------------------------------------------------------------- */
+
+static void report_model(const gidd_bench *bench, const step_work *w)
+{
+    const gidd_model_shape *s = &w->worker.params.shape;
+    gidd_bench_report      *r = bench->report;
+    char                    text[256];
+    gidd_bench_report_text(r, "device", w->worker.device_text);
+    (void)snprintf(text, sizeof text, "%" PRId64 " blocks, D %" PRId64 ", H %" PRId64 ", T %" PRId64 ", V %" PRId64
+                   " (%" PRId64 ")", s->L, s->D, s->H, s->T, s->V, s->Vr);
+    gidd_bench_report_text(r, "model", text);
+    gidd_bench_report_text(r, "precision", w->worker.device->dtype == GIDD_BF16 ? "bf16" : "fp32");
+    gidd_bench_report_count(r, "parameters", w->worker.params.count);
+    gidd_bench_report_count(r, "global_batch", bench->config->training.global_batch);
+    gidd_bench_report_count(r, "micro_batch", w->worker.micro_batch);
+    gidd_bench_report_number(r, "gflop_per_token", gidd_model_flops_per_sequence(s, s->T) / (double)s->T * 1e-9);
+}
+
+typedef struct part_time {
+    int    part;
+    double seconds;
+} part_time;
+
+static int longer_first(const void *a, const void *b)
+{
+    double x = ((const part_time *)a)->seconds, y = ((const part_time *)b)->seconds;
+    return (x < y) - (x > y);
+}
+
+static void name_part(int part, char name[64])
+{
+    static const char *const others[] = {"waiting for the batch record", "waiting for the reduction", "everything else"};
+    if (part < GIDD_BENCH_PARTS) {
+        gidd_bench_profile_name(part, name);
+    } else {
+        (void)snprintf(name, 64, "%s", others[part - GIDD_BENCH_PARTS]);
+    }
+}
+
+static void report_part(const gidd_bench *bench, const step_work *w, part_time time, double step_seconds)
+{
+    static const char *const keys[] = {"calls", "ms", "share_percent", "gflop", "gflop_per_s"};
+    int    is_kernel = time.part < GIDD_BENCH_PARTS;
+    double flops = is_kernel ? w->counts[time.part].flops : 0.0;
+    double values[] = {is_kernel ? (double)w->counts[time.part].calls : NAN, time.seconds * 1e3,
+                       100.0 * time.seconds / step_seconds, flops > 0.0 ? flops * 1e-9 : NAN,
+                       flops > 0.0 ? flops * 1e-9 / time.seconds : NAN};
+    char   name[64];
+    name_part(time.part, name);
+    gidd_bench_report_row(bench->report, &(gidd_bench_row){"part", name, keys, values, (int)(sizeof keys / sizeof *keys)});
+}
+
+// Rank 0's own parts, the longest first; kernels that were not called are left out.
+static void report_parts(const gidd_bench *bench, step_work *w, double step_seconds)
+{
+    part_time times[PART_COUNT];
+    int       count = 0;
+    for (int part = 0; part < PART_COUNT; part++) {
+        if (part >= GIDD_BENCH_PARTS || w->counts[part].calls > 0) {
+            times[count++] = (part_time){part, gidd_bench_spread_of(w->part_seconds[part], w->profiled).median};
+        }
+    }
+    qsort(times, (size_t)count, sizeof *times, longer_first);
+    for (int i = 0; i < count; i++) {
+        report_part(bench, w, times[i], step_seconds);
+    }
+}
+
+static gidd_status report(gidd_bench *bench, step_work *w)
+{
+    const gidd_model_shape *s = &w->worker.params.shape;
+    double                  G = (double)bench->config->training.global_batch;
+    double                  gflop = gidd_model_flops_per_sequence(s, s->T) * G * 1e-9;
+    GIDD_TRY(gidd_bench_slowest(w->worker.world, w->seconds, w->plan.total + w->profiled));
+    gidd_bench_spread seconds = gidd_bench_spread_of(w->seconds + w->plan.warmup, w->plan.repeats);
+    gidd_bench_spread profiled = gidd_bench_spread_of(w->seconds + w->plan.total, w->profiled);
+    report_model(bench, w);
+    gidd_bench_report_number(bench->report, "loss_nats", w->loss);
+    gidd_bench_report_spread(bench->report, "step_ms", gidd_bench_spread_scale(seconds, 1e3));
+    gidd_bench_report_spread(bench->report, "profiled_step_ms", gidd_bench_spread_scale(profiled, 1e3));
+    gidd_bench_report_spread(bench->report, "tokens_per_s", gidd_bench_spread_rate(seconds, G * (double)s->T));
+    gidd_bench_report_spread(bench->report, "gflop_per_s", gidd_bench_spread_rate(seconds, gflop));
+    report_parts(bench, w, profiled.median);
+    return GIDD_OK;
+}
+
+static gidd_status measure(gidd_bench *bench, step_work *w)
+{
+    w->plan = gidd_bench_plan_of(bench, 4, 7);
+    w->profiled = w->plan.repeats / 2 + 1;
+    GIDD_TRY(prepare(bench, w));
+    GIDD_TRY(gidd_bench_survive(bench->comms->world, run_steps(w)));
+    return report(bench, w);
+}
+
+gidd_status gidd_bench_step(gidd_bench *bench)
+{
+    step_work *w = calloc(1, sizeof *w);
+    GIDD_TRY(gidd_comm_agree(bench->comms->world,
+                             w == NULL ? gidd_fail(GIDD_ERR_NOMEM, "no memory for a worker") : GIDD_OK));
+    gidd_status status = measure(bench, w);
+    gidd_bench_profile_detach(w->profile);
+    gidd_worker_release(&w->worker);
+    if (gidd_comm_rank(bench->comms->world) == 0) {
+        gidd_bench_folder_remove(w->folder);
+    }
+    free(w->seconds);
+    free(w);
+    return status;
+}

@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * gidd-checkpoint: looks at checkpoints, proves them, deletes old ones.
+ */
+#include "io/checkpoint.h"
+#include "tools/tool.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+typedef struct checkpoint_options {
+    const char *command;
+    const char *path;
+    const char *text;
+    int64_t keep_last, keep_every;
+} checkpoint_options;
+
+enum { OPTION_TEXT = 256, OPTION_KEEP_LAST, OPTION_KEEP_EVERY };
+
+static const struct argp_option options[] = {
+    {"text", OPTION_TEXT, "NAME", 0, "inspect: print this text alone (config, for example)", 0},
+    {"keep-last", OPTION_KEEP_LAST, "N", 0, "prune: the newest N stay (default 3)", 0},
+    {"keep-every", OPTION_KEEP_EVERY, "K", 0, "prune: steps divisible by K stay too", 0},
+    {0},
+};
+
+static const char doc[] =
+    "Looks at checkpoints.\v"
+    "  list RUN       what is in a run directory\n"
+    "  inspect PATH   step, counters, texts, sections and tensors\n"
+    "  verify PATH    reads every byte and names damaged blocks and tensors: then\n"
+    "                 exit code 65. Under mpirun the ranks share the blocks\n"
+    "  prune RUN      deletes old and unfinished checkpoints if the newest is\n"
+    "                 intact; not while a job runs there\n\n"
+    "PATH is a step directory or a run directory, of which inspect takes the newest "
+    "checkpoint and verify takes all.";
+
+/* ---- command line -----------------------------------------------------------------------------
+ */
+
+static int64_t parse_count(const char *word, const char *name, int64_t low,
+                           struct argp_state *state)
+{
+    char *end = NULL;
+    long long value = strtoll(word, &end, 10);
+    if (end == word || *end != '\0' || value < low) {
+        argp_error(state, "--%s: expected a number of at least %" PRId64 ", found '%s'", name, low,
+                   word);
+    }
+    return value;
+}
+
+static error_t parse_option(int key, char *word, struct argp_state *state)
+{
+    checkpoint_options *o = state->input;
+    switch (key) {
+    case ARGP_KEY_INIT:
+        if (!gidd_cli_speaks()) { // the first rank says it for all
+            state->err_stream = state->out_stream = fopen("/dev/null", "we");
+        }
+        return 0;
+    case OPTION_TEXT:
+        o->text = word;
+        return 0;
+    case OPTION_KEEP_LAST:
+        o->keep_last = parse_count(word, "keep-last", 1, state);
+        return 0;
+    case OPTION_KEEP_EVERY:
+        o->keep_every = parse_count(word, "keep-every", 1, state);
+        return 0;
+    case ARGP_KEY_ARG:
+        if (state->arg_num > 1) {
+            argp_error(state, "unexpected argument '%s'", word);
+        }
+        *(state->arg_num == 0 ? &o->command : &o->path) = word;
+        return 0;
+    case ARGP_KEY_END:
+        if (state->arg_num < 2) {
+            argp_error(state, "a command and a path are needed, for example: verify runs/small");
+        }
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+/* ---- list and inspect -------------------------------------------------------------------------
+ */
+
+static double mebibytes(int64_t bytes)
+{
+    return (double)bytes / (1 << 20);
+}
+
+static gidd_status step_path(const char *run_dir, const char *name, char path[4096])
+{
+    int length = snprintf(path, 4096, "%s/checkpoints/%s", run_dir, name);
+    return length < 4096 ? GIDD_OK : gidd_fail(GIDD_ERR_USAGE, "the path %s is too long", run_dir);
+}
+
+static gidd_status list_one(const char *run_dir, const gidd_checkpoint_entry *entry)
+{
+    static const char *const kinds[] = {"complete", "unfinished", "damaged"};
+    char path[4096];
+    gidd_checkpoint *checkpoint = NULL;
+    GIDD_TRY(step_path(run_dir, entry->name, path));
+    printf("%-40s %-10s", entry->name, kinds[entry->kind]);
+    if (entry->kind != GIDD_CHECKPOINT_COMPLETE) {
+        printf("\n");
+    } else if (gidd_checkpoint_open(path, &checkpoint) != GIDD_OK) {
+        printf(" unreadable: %s\n", gidd_error_last()->text);
+    } else {
+        printf(" %10.1f MiB %15" PRId64 " tokens seen\n",
+               mebibytes(gidd_checkpoint_state_bytes(gidd_checkpoint_layout_of(checkpoint))),
+               gidd_checkpoint_fields_of(checkpoint)->tokens_seen);
+    }
+    gidd_checkpoint_close(checkpoint);
+    return GIDD_OK;
+}
+
+static gidd_status list_run(const checkpoint_options *o)
+{
+    gidd_checkpoint_entry *entries = NULL;
+    int64_t count = 0;
+    gidd_status status = GIDD_OK;
+    GIDD_TRY(gidd_checkpoint_list(o->path, &entries, &count));
+    if (count == 0) {
+        status = gidd_fail(GIDD_ERR_MISSING, "no checkpoint in %s", o->path);
+    }
+    for (int64_t i = 0; i < count && status == GIDD_OK; i++) {
+        status = list_one(o->path, &entries[i]);
+    }
+    free(entries);
+    return status;
+}
+
+static void print_fields(const gidd_checkpoint *checkpoint)
+{
+    const gidd_checkpoint_fields *fields = gidd_checkpoint_fields_of(checkpoint);
+    printf("checkpoint       %s\n", gidd_checkpoint_path_of(checkpoint));
+    printf("step             %" PRId64 "\n", fields->step);
+    printf("sample cursor    %" PRId64 "\n", fields->sample_cursor);
+    printf("tokens seen      %" PRId64 "\n", fields->tokens_seen);
+    printf("adam step        %" PRId64 "\n", fields->adam_step);
+    printf("skipped steps    %" PRId64 " (%" PRId64 " in a row)\n", fields->skipped_total,
+           fields->skipped_in_row);
+    printf("seed             %" PRId64 "\n", fields->seed);
+    printf("metrics.jsonl    %" PRId64 " bytes\n", fields->metrics_bytes);
+    printf("workers          %" PRId64 "\n", fields->world_size);
+    printf("build            %s\n", fields->build_id);
+    for (int64_t i = 0; i < fields->fingerprint_count; i++) {
+        printf("fingerprint      %s: %s\n", fields->fingerprint[i].name,
+               fields->fingerprint[i].value);
+    }
+    for (int64_t i = 0; i < fields->text_count; i++) {
+        size_t bytes = strlen(fields->texts[i].value);
+        if (bytes <= 64 && strchr(fields->texts[i].value, '\n') == NULL) {
+            printf("text             %s: %s\n", fields->texts[i].name, fields->texts[i].value);
+        } else {
+            printf("text             %s: %zu bytes (--text %s)\n", fields->texts[i].name, bytes,
+                   fields->texts[i].name);
+        }
+    }
+}
+
+static void print_layout(const gidd_checkpoint_layout *layout)
+{
+    printf("state.bin        %.1f MiB, %" PRId64 " elements in each of:",
+           mebibytes(gidd_checkpoint_state_bytes(layout)), layout->elements);
+    for (int i = 0; i < layout->section_count; i++) {
+        printf(" %s", layout->sections[i]);
+    }
+    printf("\n%14s  %-24s name\n", "first element", "shape");
+    for (int64_t i = 0; i < layout->tensor_count; i++) {
+        const gidd_checkpoint_tensor *tensor = &layout->tensors[i];
+        char shape[64];
+        int used = snprintf(shape, sizeof shape, "[%" PRId64 "]", tensor->shape[0]);
+        if (tensor->dims == 2) {
+            (void)snprintf(shape + used, sizeof shape - (size_t)used, "[%" PRId64 "]",
+                           tensor->shape[1]);
+        }
+        printf("%14" PRId64 "  %-24s %s\n", tensor->offset, shape, tensor->name);
+    }
+}
+
+static gidd_status inspect(const checkpoint_options *o)
+{
+    gidd_checkpoint *checkpoint = NULL;
+    gidd_status status = GIDD_OK;
+    GIDD_TRY(gidd_checkpoint_open(o->path, &checkpoint));
+    const gidd_checkpoint_fields *fields = gidd_checkpoint_fields_of(checkpoint);
+    if (o->text == NULL) {
+        print_fields(checkpoint);
+        print_layout(gidd_checkpoint_layout_of(checkpoint));
+    } else {
+        const char *text = gidd_checkpoint_text_find(fields->texts, fields->text_count, o->text);
+        if (text == NULL) {
+            status = gidd_fail(GIDD_ERR_USAGE, "%s holds no text '%s'",
+                               gidd_checkpoint_path_of(checkpoint), o->text);
+        } else {
+            printf("%s", text);
+        }
+    }
+    gidd_checkpoint_close(checkpoint);
+    return status;
+}
+
+/* ---- verify -----------------------------------------------------------------------------------
+ */
+
+// Rank 0: a line for the checkpoint, and one for each damaged block. Returns how many there are.
+static int64_t print_verdict(const gidd_checkpoint *checkpoint, const unsigned char *damaged)
+{
+    const gidd_checkpoint_layout *layout = gidd_checkpoint_layout_of(checkpoint);
+    int64_t blocks = gidd_checkpoint_block_count(layout), bad = 0;
+    char text[512];
+    for (int64_t block = 0; block < blocks; block++) {
+        bad += damaged[block];
+    }
+    printf("%s: %s, %" PRId64 " of %" PRId64 " blocks good\n", gidd_checkpoint_path_of(checkpoint),
+           bad == 0 ? "intact" : "damaged", blocks - bad, blocks);
+    for (int64_t block = 0; block < blocks; block++) {
+        if (damaged[block]) {
+            gidd_checkpoint_describe_block(checkpoint, block, text, sizeof text);
+            printf("  damaged %s\n", text);
+        }
+    }
+    return bad;
+}
+
+// All ranks read their share of the blocks. *damaged_p: set to 1 on rank 0 if any is bad.
+// Collective.
+static gidd_status verify_blocks(gidd_comm *comm, gidd_checkpoint *checkpoint, int *damaged_p)
+{
+    int rank = gidd_comm_rank(comm), size = gidd_comm_size(comm);
+    int64_t blocks = gidd_checkpoint_block_count(gidd_checkpoint_layout_of(checkpoint));
+    int64_t first = blocks * rank / size, count = blocks * (rank + 1) / size - first;
+    unsigned char *mine = calloc((size_t)count + 1, 1), *all = calloc((size_t)blocks + 1, 1);
+    gidd_status status = GIDD_OK;
+    if (mine == NULL || all == NULL) {
+        status = gidd_fail(GIDD_ERR_NOMEM, "out of memory for %" PRId64 " blocks", blocks);
+    } else {
+        status = gidd_checkpoint_verify(checkpoint, first, count, mine);
+    }
+    GIDD_TRY_GOTO(gidd_comm_agree(comm, status));
+    GIDD_TRY_GOTO(gidd_comm_gatherv(comm, 0, mine, (size_t)count, all, (size_t)blocks, NULL));
+    if (rank == 0 && print_verdict(checkpoint, all) > 0) {
+        *damaged_p = 1;
+    }
+out:
+    free(mine);
+    free(all);
+    return status;
+}
+
+// Damage goes to *damaged_p; a status is a failure to look. Collective.
+static gidd_status verify_one(gidd_comm *comm, const char *path, int *damaged_p)
+{
+    gidd_checkpoint *checkpoint = NULL;
+    gidd_status status = gidd_comm_agree(comm, gidd_checkpoint_open(path, &checkpoint));
+    if (status == GIDD_OK) {
+        status = verify_blocks(comm, checkpoint, damaged_p);
+    } else if (status == GIDD_ERR_CORRUPT) {
+        if (gidd_comm_rank(comm) == 0) {
+            printf("%s: damaged: %s\n", path, gidd_error_last()->text);
+        }
+        *damaged_p = 1;
+        status = GIDD_OK;
+    }
+    gidd_checkpoint_close(checkpoint);
+    return status;
+}
+
+// Rank 0's list of a run directory, given to all; a step directory gives none. Collective.
+static gidd_status share_entries(gidd_comm *comm, const char *path,
+                                 gidd_checkpoint_entry **entries_p, int64_t *count_p)
+{
+    gidd_checkpoint_entry *entries = NULL;
+    int64_t count = 0;
+    gidd_status status = GIDD_OK;
+    if (gidd_comm_rank(comm) == 0) {
+        status = gidd_checkpoint_list(path, &entries, &count);
+    }
+    GIDD_TRY(gidd_comm_agree(comm, status));
+    GIDD_TRY_GOTO(gidd_comm_bcast(comm, 0, &count, sizeof count));
+    if (gidd_comm_rank(comm) != 0) {
+        entries = calloc((size_t)count + 1, sizeof *entries);
+        status = entries != NULL ? GIDD_OK : gidd_fail(GIDD_ERR_NOMEM, "out of memory for a list");
+    }
+    GIDD_TRY_GOTO(gidd_comm_agree(comm, status));
+    GIDD_TRY_GOTO(gidd_comm_bcast(comm, 0, entries, (size_t)count * sizeof *entries));
+    *entries_p = entries;
+    *count_p = count;
+    return GIDD_OK;
+out:
+    free(entries);
+    return status;
+}
+
+static gidd_status verify(const checkpoint_options *o, gidd_comm *comm)
+{
+    gidd_checkpoint_entry *entries = NULL;
+    int64_t count = 0, looked = 0;
+    int damaged = 0;
+    gidd_status status = GIDD_OK;
+    GIDD_TRY(share_entries(comm, o->path, &entries, &count));
+    for (int64_t i = 0; i < count && status == GIDD_OK; i++) {
+        char path[4096];
+        if (entries[i].kind == GIDD_CHECKPOINT_COMPLETE) {
+            status = step_path(o->path, entries[i].name, path);
+            status = status == GIDD_OK ? verify_one(comm, path, &damaged) : status;
+            looked++;
+        }
+    }
+    free(entries);
+    if (status == GIDD_OK && looked == 0) { // no run directory, or an empty one
+        status = verify_one(comm, o->path, &damaged);
+    }
+    if (status == GIDD_OK && damaged) {
+        status = gidd_fail(GIDD_ERR_CORRUPT, "%s: damage was found", o->path);
+    }
+    return status;
+}
+
+/* ---- prune ------------------------------------------------------------------------------------
+ */
+
+// Nothing is deleted on the word of a name: what stays must be good.
+static gidd_status prove_newest(const char *run_dir)
+{
+    gidd_checkpoint *checkpoint = NULL;
+    GIDD_TRY(gidd_checkpoint_open(run_dir, &checkpoint));
+    int64_t blocks = gidd_checkpoint_block_count(gidd_checkpoint_layout_of(checkpoint));
+    unsigned char *damaged = calloc((size_t)blocks, 1);
+    gidd_status status = damaged != NULL ? gidd_checkpoint_verify(checkpoint, 0, blocks, damaged)
+                                         : gidd_fail(GIDD_ERR_NOMEM, "out of memory");
+    if (status == GIDD_OK && memchr(damaged, 1, (size_t)blocks) != NULL) {
+        status = gidd_fail(GIDD_ERR_CORRUPT, "%s, the newest, is damaged: nothing was deleted",
+                           gidd_checkpoint_path_of(checkpoint));
+    }
+    free(damaged);
+    gidd_checkpoint_close(checkpoint);
+    return status;
+}
+
+static gidd_status prune(const checkpoint_options *o)
+{
+    gidd_run_lock *lock = NULL;
+    int64_t deleted = 0;
+    GIDD_TRY(gidd_run_lock_acquire(&(gidd_run_lock_args){.run_dir = o->path}, &lock));
+    gidd_status status = prove_newest(o->path);
+    if (status == GIDD_OK) {
+        status = gidd_checkpoint_prune(o->path, lock, o->keep_last, o->keep_every, &deleted);
+        printf("%" PRId64 " checkpoints deleted\n", deleted);
+    }
+    gidd_run_lock_release(lock);
+    return status;
+}
+
+static gidd_status run_command(void *context, gidd_comm_set *comms)
+{
+    const checkpoint_options *o = context;
+    static const struct {
+        const char *name;
+        gidd_status (*run)(const checkpoint_options *); // on one rank
+    } commands[] = {{"list", list_run}, {"inspect", inspect}, {"prune", prune}};
+    if (strcmp(o->command, "verify") == 0) {
+        return verify(o, comms->world);
+    }
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        if (strcmp(o->command, commands[i].name) == 0) {
+            return gidd_comm_rank(comms->world) == 0 ? commands[i].run(o) : GIDD_OK;
+        }
+    }
+    return gidd_fail(GIDD_ERR_USAGE, "unknown command '%s': list, inspect, verify or prune",
+                     o->command);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct argp argp = {options, parse_option, "COMMAND PATH", doc, NULL, NULL, NULL};
+    checkpoint_options o = {.keep_last = 3};
+    gidd_cli_init();
+    if (argp_parse(&argp, argc, argv, 0, NULL, &o) != 0) {
+        return gidd_status_exit_code(GIDD_ERR_USAGE);
+    }
+    return gidd_tool_run(&argc, &argv, run_command, &o);
+}

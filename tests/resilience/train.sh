@@ -1,0 +1,205 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# End-to-end training of a tiny model on real ranks: determinism, resuming, signals, other numbers of ranks.
+# usage: train.sh SCENARIO BIN_DIR       SCENARIO: see the functions scenario_* below
+set -euo pipefail
+scenario=$1
+bin=$2
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+work=$(mktemp -d "${TMPDIR:-/tmp}/gidd-train-XXXXXX")
+trap 'rm -rf "$work"' EXIT
+export OMP_NUM_THREADS=1
+
+die() {
+    printf 'FAIL %s: %s\n' "$scenario" "$*" >&2
+    for log in "$work"/*.log; do
+        printf -- '---- %s\n' "$log" >&2
+        tail -n 15 "$log" >&2
+    done
+    exit 1
+}
+
+cat >"$work/config.yaml" <<YAML
+run: {dir: $work/run, seed: 7}
+data: {dir: $work/shards, tokenizer: $here/../fixtures/tokenizer, suffixes: h, valid_documents: 8}
+model: {hidden_size: 32, blocks: 2, heads: 2, cond_size: 16, context: 64, p_uniform: 0.1}
+optimizer: {lr: 3.0e-3, warmup_steps: 4}
+training: {steps: 24, global_batch: 12, micro_batch: 3, precision: fp32}
+checkpoint: {every_steps: 5, keep_last: 2}
+eval: {every_steps: 8, documents: 8}
+comm: {bucket_mib: 0.05}
+log: {every_steps: 3, tensorboard: off}
+YAML
+
+shard() {
+    "$bin/gidd-shard" --config "$work/config.yaml" --input "$here/../../src" --output "$work/shards" \
+        >"$work/shard.log" 2>&1 || die "gidd-shard: exit $?"
+}
+
+# train RUN RANKS [overrides...]: one start; the exit code in $rc.
+train() {
+    local run=$1 ranks=$2
+    shift 2
+    rc=0
+    mpirun -np "$ranks" "$bin/gidd-worker" --config "$work/config.yaml" "run.dir=$work/$run" "$@" \
+        >>"$work/$run.log" 2>&1 || rc=$?
+}
+
+# until_finished RUN RANKS [...]: starts again as a job script does, at most six times.
+until_finished() {
+    local starts
+    for starts in 1 2 3 4 5 6; do
+        train "$@"
+        [[ $rc -ne 0 ]] || return 0
+    done
+    die "run $1 was not finished after $starts starts (last exit $rc)"
+}
+
+same_run() {
+    cmp "$work/$1/metrics.jsonl" "$work/$2/metrics.jsonl" >&2 || die "metrics.jsonl of $1 and $2 differ"
+    cmp "$work/$1/checkpoints/step-000000024/state.bin" "$work/$2/checkpoints/step-000000024/state.bin" >&2 ||
+        die "state.bin of $1 and $2 differs"
+}
+
+# Largest relative difference of the training losses of two runs.
+loss_difference() {
+    python3 - "$work/$1/metrics.jsonl" "$work/$2/metrics.jsonl" <<'PY'
+import json, sys
+a, b = ([json.loads(line) for line in open(path)] for path in sys.argv[1:3])
+assert len(a) == len(b) > 5 and [x["step"] for x in a] == [x["step"] for x in b]
+worst = 0.0
+for x, y in zip(a, b):
+    for key in ("loss", "elbo", "valid_loss", "valid_elbo"):
+        if key in x:
+            worst = max(worst, abs(x[key] - y[key]) / abs(x[key]))
+print(worst)
+sys.exit(worst > 1e-5)
+PY
+}
+
+scenario_repeat() { # two equal runs are equal bytes; training does something
+    train a 2
+    [[ $rc -eq 0 ]] || die "exit $rc"
+    train b 2
+    [[ $rc -eq 0 ]] || die "exit $rc"
+    same_run a b
+    python3 - "$work/a/metrics.jsonl" <<'PY' || die "the loss did not fall"
+import json, sys
+loss = [json.loads(line)["loss"] for line in open(sys.argv[1]) if '"loss"' in line]
+sys.exit(not loss[-1] < 0.9 * loss[0])
+PY
+    train a 2
+    [[ $rc -eq 0 ]] || die "a finished run exits with $rc"
+    same_run a b
+}
+
+scenario_kill() { # SIGKILL of a rank at many points; started again, the bytes are the uninterrupted ones
+    local number=0 fault
+    train whole 2
+    [[ $rc -eq 0 ]] || die "exit $rc"
+    for fault in rank=1,point=forward,step=2 rank=0,point=backward,step=9 rank=1,point=reduce,step=10 \
+        rank=0,point=update,step=11 rank=0,point=report,step=14 rank=1,point=ckpt_write,step=any \
+        rank=0,point=ckpt_manifest,step=any rank=0,point=ckpt_rename,step=any rank=0,point=ckpt_fsync_dir,step=any \
+        rank=0,point=ckpt_prune,step=any rank=1,point=eval,step=15 rank=0,point=order,step=23; do
+        number=$((number + 1))
+        GIDD_FAULT="kill:${fault%,step=any}" train "kill$number" 2
+        [[ $rc -eq 137 ]] || die "$fault: exit $rc, not 137"
+        until_finished "kill$number" 2
+        same_run whole "kill$number"
+    done
+    printf '%d kills, %d bit-exact\n' "$number" "$number"
+}
+
+scenario_signal() { # USR1 to mpirun: 75, then the same bytes; INT to a rank and a STOP file: 79
+    local pid step
+    train whole 2
+    for step in 1 2 3; do
+        rc=0
+        mpirun -np 2 "$bin/gidd-worker" --config "$work/config.yaml" "run.dir=$work/usr" >>"$work/usr.log" 2>&1 &
+        pid=$!
+        for _ in $(seq 500); do # until it trains: each start has its line in the journal
+            [[ $(grep -c '"event":"\(start\|resume\)"' "$work/usr/journal.jsonl" 2>/dev/null) -ge $step ]] && break
+            [[ -d /proc/$pid ]] || break
+            sleep 0.01
+        done
+        kill -USR1 "$pid" 2>/dev/null || true
+        wait "$pid" || rc=$?
+        [[ $rc -eq 75 || $rc -eq 0 ]] || die "USR1: exit $rc, not 75"
+        [[ $rc -eq 75 || $step -gt 1 ]] || die "the run was over before the signal"
+        [[ $rc -eq 0 ]] && break
+    done
+    until_finished usr 2
+    same_run whole usr
+    mkdir -p "$work/stop" && touch "$work/stop/STOP"
+    train stop 2
+    [[ $rc -eq 79 ]] || die "STOP file: exit $rc, not 79"
+    [[ ! -e "$work/stop/STOP" ]] || die "the STOP file was not used up"
+    until_finished stop 2
+    same_run whole stop
+}
+
+scenario_ranks() { # np = 1, 2, 4, another micro-batch, a dedicated coordinator
+    local n
+    for n in 1 2 4; do
+        train "np$n" "$n"
+        [[ $rc -eq 0 ]] || die "np=$n: exit $rc"
+        printf 'np=%s against np=1: largest relative difference of losses %s\n' "$n" "$(loss_difference np1 "np$n")" ||
+            die "np=$n differs by more than 1e-5"
+    done
+    train micro 2 training.micro_batch=6
+    printf 'micro-batch 6: %s\n' "$(loss_difference np2 micro)" || die "micro-batch 6 differs by more than 1e-5"
+    rc=0
+    mpirun -np 1 "$bin/gidd-coordinator" --config "$work/config.yaml" "run.dir=$work/dedicated" : \
+        -np 2 "$bin/gidd-worker" --config "$work/config.yaml" "run.dir=$work/dedicated" >"$work/dedicated.log" 2>&1 || rc=$?
+    [[ $rc -eq 0 ]] || die "dedicated coordinator: exit $rc"
+    same_run np2 dedicated
+    # begun on 2 ranks, continued on 3, finished on 1
+    GIDD_FAULT=kill:rank=0,point=forward,step=12 train moved 2
+    [[ $rc -eq 137 ]] || die "exit $rc"
+    GIDD_FAULT=kill:rank=2,point=forward,step=17 train moved 3
+    [[ $rc -eq 137 ]] || die "exit $rc"
+    train moved 1
+    [[ $rc -eq 0 ]] || die "moved to 1 rank: exit $rc"
+    printf 'moved 2 -> 3 -> 1 ranks: %s\n' "$(loss_difference np1 moved)" || die "moving differs by more than 1e-5"
+}
+
+scenario_nan() { # a non-finite gradient skips the update on all ranks; too many end the run with 65
+    GIDD_FAULT=nan:rank=1,point=gradient,step=6 train one 2
+    [[ $rc -eq 0 ]] || die "one NaN: exit $rc"
+    grep -q '"skipped":1' "$work/one/metrics.jsonl" || die "the skipped step is not counted"
+    grep -q 'nan\|null' "$work/one/metrics.jsonl" && die "a NaN got into the metrics"
+    GIDD_FAULT=nan:rank=0,point=gradient train many 2 training.max_skipped_steps=0
+    [[ $rc -eq 65 ]] || die "diverged: exit $rc, not 65"
+}
+
+scenario_refuse() { # what must not be accepted, with its exit code
+    local expected
+    train base 2
+    [[ $rc -eq 0 ]] || die "exit $rc"
+    refuse() {
+        expected=$1
+        shift
+        train base "$@"
+        [[ $rc -eq $expected ]] || die "$*: exit $rc, not $expected"
+    }
+    refuse 78 2 run.seed=8
+    refuse 78 2 optimizer.lr=1
+    refuse 78 5
+    refuse 78 2 model.heads=5
+    refuse 78 2 training.stpes=5
+    refuse 66 2 "data.dir=$work/nothing"
+    refuse 69 2 device.kind=abacus
+    mpirun -np 2 "$bin/gidd-worker" --config "$work/config.yaml" "run.dir=$work/base" training.steps=30 \
+        --allow-change training.steps >>"$work/base.log" 2>&1 || die "an allowed change was refused"
+    cp -r "$work/shards" "$work/damaged"
+    printf 'x' | dd of="$work/damaged/$(cd "$work/damaged" && ls shard-*.h5 | head -n 1)" bs=1 seek=20000 conv=notrunc 2>/dev/null
+    train hurt 2 "data.dir=$work/damaged"
+    [[ $rc -eq 65 ]] || die "a damaged shard: exit $rc, not 65"
+    (cd "$work" && env -u GIDD_CONFIG mpirun -np 2 "$bin/gidd-worker" >"$work/none.log" 2>&1) && die "no configuration was accepted"
+    grep -q 'quickstart.sh' "$work/none.log" || die "nobody says what to do without a configuration"
+}
+
+shard
+"scenario_$scenario"
+printf 'ok %s\n' "$scenario"

@@ -1,0 +1,226 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# test_shard_tool.sh GIDD_SHARD MAKE_CORPUS MPIEXEC: gidd-shard from outside. Bytes that do not depend on ranks or
+# on being killed, exit codes, damage, resumption.
+set -u
+shard=$1 make_corpus=$2 mpiexec=$3
+folder=$(mktemp -d "${TMPDIR:-/tmp}/gidd-shard-XXXXXX")
+trap 'rm -rf "$folder"' EXIT
+cd "$folder" || exit 1
+failures=0
+
+fail() {
+    printf 'FAIL %s: %s\n' "$current" "$*"
+    failures=$((failures + 1))
+}
+
+# expect CODE COMMAND...: runs it, output to the file out.
+expect() {
+    local want=$1 got
+    shift
+    "$@" >out 2>&1
+    got=$?
+    [[ $got == "$want" ]] || fail "exit $got, expected $want: $* : $(tail -n 3 out)"
+}
+
+said() {
+    grep -qF -- "$1" out || fail "did not say '$1' but: $(tail -n 3 out)"
+}
+
+# build RANKS INPUT OUTPUT [MORE...]
+build() {
+    local ranks=$1 input=$2 output=$3
+    shift 3
+    local launcher=("$mpiexec" -np "$ranks")
+    [[ $ranks == 1 ]] && launcher=()
+    "${launcher[@]}" "$shard" --input "$input" --output "$output" --tokenizer tokenizer --shard-bytes 200000 \
+        data.suffixes=txt,rst data.valid_documents=100 "$@"
+}
+
+same() {
+    diff -r "$1" "$2" >differences 2>&1 || fail "$1 and $2 differ: $(head -n 3 differences)"
+}
+
+no_traces() {
+    [[ ! -e $1/index.json ]] || fail "$1/index.json is there"
+    [[ -z $(find "$1" -name '*.tmp' 2>/dev/null) ]] || fail "temporary files in $1"
+}
+
+bytes_do_not_depend_on_ranks() {
+    local input
+    for input in texts lines.jsonl lines.jsonl.gz owt.tar.xz; do
+        expect 0 build 1 "$input" "$input.1"
+        said "1500 documents"
+        expect 0 build 2 "$input" "$input.2"
+        same "$input.1" "$input.2"
+    done
+    expect 0 build 3 texts texts.3
+    same texts.1 texts.3
+    expect 0 build 9 lines.jsonl lines.9 # rank 0 only deals
+    same lines.jsonl.1 lines.9
+    [[ $(find texts.1 -name 'shard-*.h5' | wc -l) -ge 8 ]] || fail "too few shards to prove anything"
+}
+
+documents_come_back() {
+    local n
+    for n in 0 333 1499; do
+        gunzip -cf "$(find texts -name "$(printf %05d "$n").*")" >expected
+        expect 0 "$shard" show owt.tar.xz.1 $n --tokenizer tokenizer
+        cmp -s out expected || fail "document $n is not what went in"
+    done
+    expect 64 "$shard" show owt.tar.xz.1 1500 --tokenizer tokenizer
+    expect 0 "$shard" info owt.tar.xz.1
+    said "documents: 1500"
+    said "valid_documents: 100"
+    expect 0 "$mpiexec" -np 2 "$shard" verify owt.tar.xz.1
+    said "intact"
+}
+
+a_killed_job_goes_on() {
+    local point rank run=0 kept
+    for point in shard_before_commit shard_after_commit shard_after_record; do
+        rank=$((run % 2)) run=$((run + 1)) # both ranks have their turn
+        GIDD_FAULT=kill:rank=$rank,point=$point,count=3 build 2 lines.jsonl killed.$run >out 2>&1 &&
+            fail "$point on rank $rank did not kill"
+        [[ ! -e killed.$run/index.json ]] || fail "an index after a kill at $point"
+        kept=$(find killed.$run/done -name '*.json' | wc -l)
+        [[ $kept -ge 2 ]] || fail "only $kept records after a kill at $point"
+        expect 0 build $((run % 2 + 1)) lines.jsonl killed.$run
+        said ", $kept of them kept"
+        same lines.jsonl.1 killed.$run
+    done
+    GIDD_FAULT=kill:rank=0,point=shard_before_index build 2 lines.jsonl killed.7 >out 2>&1
+    [[ ! -e killed.7/index.json ]] || fail "an index too early"
+    expect 0 build 2 lines.jsonl killed.7
+    same lines.jsonl.1 killed.7
+    expect 0 build 2 lines.jsonl killed.7 # and once more: nothing to do
+    same lines.jsonl.1 killed.7
+}
+
+changed_input_is_noticed() {
+    cp -r texts changed
+    cp -r texts.1 rebuilt
+    printf 'X' | dd of=changed/07/00701.txt conv=notrunc 2>/dev/null # same size
+    expect 0 build 2 changed rebuilt
+    expect 0 build 1 changed fresh
+    same fresh rebuilt
+    cmp -s texts.1/index.json rebuilt/index.json && fail "the change was not seen"
+    rm changed/14/0149*.txt # fewer shards or documents
+    expect 0 build 2 changed rebuilt
+    rm -r fresh
+    expect 0 build 1 changed fresh
+    same fresh rebuilt
+    # A shard damaged behind our back is made again; another split only changes the index.
+    printf 'X' | dd of=rebuilt/shard-00002.h5 bs=1 seek=5000 conv=notrunc 2>/dev/null
+    expect 0 build 2 changed rebuilt
+    same fresh rebuilt
+    expect 0 build 2 changed rebuilt data.valid_documents=50
+    expect 0 "$shard" info rebuilt
+    said "valid_documents: 50"
+}
+
+damage_is_named() {
+    cp -r texts.1 bad
+    printf 'X' | dd of=bad/shard-00003.h5 bs=1 seek=200000 conv=notrunc 2>/dev/null
+    expect 65 "$mpiexec" -np 2 "$shard" verify bad
+    said "shard-00003.h5: dataset tokens"
+    truncate -s -1 bad/shard-00003.h5
+    expect 65 "$shard" verify bad
+    said "shard-00003.h5"
+    rm bad/shard-00003.h5
+    expect 66 "$shard" verify bad
+    expect 66 "$shard" verify nowhere
+    expect 66 "$shard" info nowhere
+}
+
+bad_input_ends_all_ranks_alike() {
+    expect 65 build 2 cut.tar.xz refused
+    said "urlsf_subset00-9_data.xz"
+    no_traces refused
+    expect 66 build 1 nowhere refused
+    mkdir -p empty
+    expect 65 build 1 empty refused
+    : >nothing.jsonl
+    expect 65 build 1 nothing.jsonl refused
+    said "no documents"
+    expect 65 build 2 lines.jsonl refused data.valid_documents=1500
+    said "1500 documents"
+    said "data.valid_documents = 1500"
+    no_traces refused
+    printf '{"text": "a"}\n{"text": 7}\n{"text": "b"}\n' >odd.jsonl
+    expect 0 build 1 odd.jsonl odd data.valid_documents=1
+    said "skipped_key: 1"
+    expect 65 build 1 odd.jsonl odd data.valid_documents=1 --strict
+    said "odd.jsonl: skipped_key"
+    expect 66 "$mpiexec" -np 2 "$shard" --input odd.jsonl --output x --tokenizer nowhere
+    expect 73 build 1 odd.jsonl /proc/nothing
+    expect 78 build 1 odd.jsonl x data.suffix=txt
+    expect 64 "$shard" --output x
+    expect 64 "$shard" wrong words
+    cp -r tokenizer tokenizer2
+    printf ' ' >>tokenizer2/encoder.json
+    expect 65 "$shard" show texts.1 0 --tokenizer tokenizer2
+    said "another tokenizer"
+}
+
+a_full_disk_leaves_nothing_half_written() {
+    mkdir full
+    if ! unshare -Urm mount -t tmpfs none full 2>/dev/null; then
+        printf 'skip %s: no private mounts here\n' "$current"
+        return
+    fi
+    # One process: the launcher's own files would fill the disk too.
+    cat >inside <<'END'
+mount -t tmpfs -o size=2m none full && "$@" >out 2>&1
+echo $? >code
+cp -r full/. full.left
+END
+    mkdir full.left
+    unshare -Urm bash inside "$shard" --input lines.jsonl --output full --tokenizer tokenizer --shard-bytes 200000 \
+        data.suffixes=txt,rst data.valid_documents=100
+    [[ $(cat code) == 74 ]] || fail "exit $(cat code), expected 74: $(cat out)"
+    said "No space left on device"
+    no_traces full.left
+    expect 0 build 2 lines.jsonl full.left # with room it goes on
+    said " of them kept"
+    same lines.jsonl.1 full.left
+}
+
+two_jobs_do_not_share_a_folder() {
+    local pid
+    GIDD_FAULT=sleep:rank=0,point=shard_before_commit "$shard" --input texts --output shared --tokenizer tokenizer \
+        data.valid_documents=100 >/dev/null 2>&1 &
+    pid=$!
+    while [[ ! -e shared/shard-00000.h5.tmp ]] && kill -0 "$pid"; do sleep 0.05; done
+    expect 73 build 2 texts shared
+    said "another shard job"
+    kill -9 "$pid"
+    wait "$pid" 2>/dev/null
+    expect 0 build 2 texts shared # its lock went with it
+    same texts.1 shared
+}
+
+parts_of_the_corpus() {
+    expect 0 build 2 lines.jsonl some --limit 500
+    said "500 documents"
+    expect 0 build 1 owt.tar.xz some2 --limit 500
+    said "500 documents"
+    expect 0 "$shard" show some 499 --tokenizer tokenizer
+    cp out first
+    expect 0 "$shard" show some2 499 --tokenizer tokenizer
+    cmp -s out first || fail "the limit cuts elsewhere"
+    expect 0 build 2 texts dry --dry-run
+    said "1500 files"
+    [[ ! -e dry ]] || fail "--dry-run wrote something"
+}
+
+"$make_corpus" . || exit 1
+for current in bytes_do_not_depend_on_ranks documents_come_back a_killed_job_goes_on changed_input_is_noticed \
+    damage_is_named bad_input_ends_all_ranks_alike a_full_disk_leaves_nothing_half_written \
+    two_jobs_do_not_share_a_folder parts_of_the_corpus; do
+    before=$failures started=$SECONDS
+    $current
+    [[ $failures == "$before" ]] && printf 'ok   %s (%d s)\n' "$current" $((SECONDS - started))
+done
+exit $((failures > 0))
