@@ -23,7 +23,7 @@ static gidd_status allocate(gidd_optimizer *optimizer)
 {
     gidd_device *device = optimizer->args.device;
     const size_t bytes = moment_bytes(optimizer);
-    void        *memory = NULL;
+    void *memory = NULL;
     GIDD_TRY(gidd_device_alloc(device, bytes, "first moments", &memory));
     optimizer->m = memory;
     GIDD_TRY(gidd_device_alloc(device, bytes, "second moments", &memory));
@@ -72,7 +72,7 @@ void gidd_optimizer_destroy(gidd_optimizer *optimizer)
 gidd_status gidd_optimizer_set(gidd_optimizer *optimizer, int64_t k, double lr)
 {
     const gidd_optimizer_args *args = &optimizer->args;
-    const double               count = (double)k + 1.0;
+    const double count = (double)k + 1.0;
     optimizer->next = (gidd_update_state){
         .lr = (float)lr,
         .beta1 = (float)args->beta1,
@@ -89,36 +89,40 @@ gidd_status gidd_optimizer_set(gidd_optimizer *optimizer, int64_t k, double lr)
 
 static gidd_status norm_of_gradients(gidd_optimizer *optimizer, const gidd_model *model)
 {
-    gidd_device        *device = optimizer->args.device;
+    gidd_device *device = optimizer->args.device;
     const gidd_kernels *k = device->kernels;
-    double             *partials = optimizer->partials;
+    double *partials = optimizer->partials;
     for (int64_t i = 0; i < model->params->bucket_count; i++) {
         const gidd_param_bucket *bucket = &model->params->buckets[i];
-        GIDD_TRY(k->grad_norm(device, &(gidd_grad_norm_args){.partials = partials,
-                                                             .grads = model->grads + bucket->at,
-                                                             .count = bucket->count}));
+        const gidd_grad_norm_args args = {
+            .partials = partials,
+            .grads = model->grads + bucket->at,
+            .count = bucket->count,
+        };
+        GIDD_TRY(k->grad_norm(device, &args));
         partials += partials_of(bucket->count);
     }
-    return k->grad_norm_finish(device,
-                               &(gidd_grad_norm_finish_args){.state = optimizer->state,
-                                                             .partials = optimizer->partials,
-                                                             .count = optimizer->partial_count});
+    const gidd_grad_norm_finish_args args = {
+        .state = optimizer->state,
+        .partials = optimizer->partials,
+        .count = optimizer->partial_count,
+    };
+    return k->grad_norm_finish(device, &args);
 }
 
 gidd_status gidd_optimizer_update(gidd_optimizer *optimizer, gidd_model *model)
 {
     GIDD_TRY(norm_of_gradients(optimizer, model));
-    return optimizer->args.device->kernels->adamw(
-        optimizer->args.device,
-        &(gidd_adamw_args){
-            .theta = model->master,
-            .m = optimizer->m,
-            .v = optimizer->v,
-            .copy = model->weights != model->master ? model->weights : NULL,
-            .grads = model->grads,
-            .state = optimizer->state,
-            .count = model->params->memory_count,
-        });
+    const gidd_adamw_args args = {
+        .theta = model->master,
+        .m = optimizer->m,
+        .v = optimizer->v,
+        .copy = model->weights != model->master ? model->weights : NULL,
+        .grads = model->grads,
+        .state = optimizer->state,
+        .count = model->params->memory_count,
+    };
+    return optimizer->args.device->kernels->adamw(optimizer->args.device, &args);
 }
 
 gidd_status gidd_optimizer_step(gidd_optimizer *optimizer, gidd_model *model, int64_t k, double lr)
