@@ -23,9 +23,10 @@ typedef struct gidd_update_state {
     int32_t skip;        /* written: 1 when the norm is not finite; adamw then changes nothing      */
 } gidd_update_state;
 
-/* partials[i] = sum of squares (float64) of elements i*65536 ... of the flat, unpadded order. `grads` is
- * a contiguous piece whose first element is a multiple of 65536 in that order; the last chunk may be
- * short. The sum of all partials in order is the squared norm, whatever the number of ranks. */
+/* partials[i] = sum of squares (float64) of elements i*65536 ... of `grads`, one bucket without its padding;
+ * the last chunk may be short. Buckets are cut independently of the number of ranks, so the sum of all
+ * partials in order is the same squared norm on any number of them (another bucket size may round it
+ * differently: it is part of the numerics fingerprint). */
 typedef struct gidd_grad_norm_args {
     double      *partials; /* [ceil(count/65536)] written */
     const float *grads;    /* [count]                     */

@@ -142,7 +142,7 @@ void gidd_sampler_destroy(gidd_sampler *sampler)
 /* ---- What both loops do ---------------------------------------------------------------------- */
 
 /* The [T] uniforms of one sequence in one step: positions 2k and 2k+1 share a draw. */
-static void draw_uniforms(const gidd_sampler *sampler, gidd_stream stream, int64_t sample,
+static void draw_uniforms(const gidd_sampler *sampler, gidd_rng_stream stream, int64_t sample,
                           int64_t step, double *uniforms)
 {
     const uint64_t index = (uint64_t)sample << STEP_BITS | (uint64_t)step;

@@ -135,6 +135,31 @@ Test(sampler, a_generation_is_its_steps)
     check_steps(GIDD_LOSS_MDLM);
 }
 
+/* MDLM's last step fills what is still masked with the most probable tokens, and changes nothing
+ * else. */
+Test(sampler, the_last_step_of_mdlm_leaves_no_mask)
+{
+    tiny *t = tiny_open(&(tiny_args){.mode = GIDD_MODEL_INFER, .loss = GIDD_LOSS_MDLM});
+    gidd_sampler *sampler = open_sampler(t, 3);
+    int32_t z[TINY_ROWS];
+    void *memory = NULL;
+    for (int i = 0; i < TINY_ROWS; i++) {
+        z[i] = i % 2 == 0 ? TINY_MASK : i % TINY_V;
+    }
+    cr_assert_eq(gidd_sampler_step(sampler, 0, TINY_B, NULL, NULL, z), GIDD_OK);
+    cr_assert_eq(gidd_model_logits(t->model, 0, TINY_ROWS, &memory), GIDD_OK);
+    for (int i = 0; i < TINY_ROWS; i++) {
+        const float *row = (const float *)memory + (size_t)i * TINY_VR;
+        int32_t best = 0;
+        for (int32_t j = 1; j < TINY_MASK; j++) {
+            best = row[j] > row[best] ? j : best;
+        }
+        cr_assert_eq(z[i], i % 2 == 0 ? best : i % TINY_V);
+    }
+    gidd_sampler_destroy(sampler);
+    tiny_close(t);
+}
+
 static void count_progress(void *context, int64_t step, int64_t steps, const int32_t *z, int64_t B)
 {
     int64_t *calls = context;
