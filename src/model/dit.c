@@ -188,6 +188,45 @@ static gidd_status zero_head_gradients(gidd_model *model)
                             (size_t)s->Vr * sizeof(float));
 }
 
+/* Rows that the products of a chunk work on. A list's length changes from batch to batch, and every new
+ * number of rows would cost a new plan of each product: so it is rounded up, and the rows that were added
+ * are zeros. */
+enum { LISTED_ROWS_MULTIPLE = 64 };
+
+static int64_t rounded_rows(const gidd_model *model, int64_t first, int64_t rows)
+{
+    const int64_t all = model->batch.B * model->batch.T;
+    int64_t rounded = (rows + LISTED_ROWS_MULTIPLE - 1) / LISTED_ROWS_MULTIPLE * LISTED_ROWS_MULTIPLE;
+    rounded = rounded < model->head_rows ? rounded : model->head_rows;
+    return rounded < all - first ? rounded : all - first;
+}
+
+static gidd_status zero_rows(gidd_model *model, void *buffer, int64_t cols, int64_t first, int64_t end)
+{
+    size_t row = gidd_dtype_bytes(model->device->dtype) * (size_t)cols;
+    return gidd_device_zero(model->device, (char *)buffer + (size_t)first * row, (size_t)(end - first) * row);
+}
+
+/* Forward, loss and in training backward of rows [first, first + rows). */
+static gidd_status head_chunk(gidd_model *model, const gidd_head_args *args, int64_t first, int64_t rows)
+{
+    const gidd_model_shape *s = &model->params->shape;
+    gidd_activations *a = model->activations;
+    const int64_t padded = args->skip_clean ? rounded_rows(model, first, rows) : rows;
+    if (padded > rows) {
+        GIDD_TRY(zero_rows(model, a->u_final, s->D, first + rows, first + padded));
+    }
+    GIDD_TRY(logits_fwd(model, first, padded));
+    GIDD_TRY(loss_of_rows(model, args, first, rows));
+    if (args->mode != GIDD_LOSS_TRAIN) {
+        return GIDD_OK;
+    }
+    if (padded > rows) {
+        GIDD_TRY(zero_rows(model, a->logits, s->Vr, rows, padded));
+    }
+    return logits_bwd(model, first, padded, args->accumulate || first > 0);
+}
+
 static gidd_status sum_losses(gidd_model *model, int skip_clean)
 {
     const gidd_batch *batch = &model->batch;
@@ -218,11 +257,7 @@ gidd_status gidd_model_head(gidd_model *model, const gidd_head_args *args)
     for (int64_t first = 0; first < rows; first += model->head_rows) {
         const int64_t left = rows - first,
                       chunk = left < model->head_rows ? left : model->head_rows;
-        GIDD_TRY(logits_fwd(model, first, chunk));
-        GIDD_TRY(loss_of_rows(model, args, first, chunk));
-        if (train) {
-            GIDD_TRY(logits_bwd(model, first, chunk, args->accumulate || first > 0));
-        }
+        GIDD_TRY(head_chunk(model, args, first, chunk));
         if (args->chunk_done != NULL) {
             args->chunk_done(args->context);
         }
