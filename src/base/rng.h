@@ -15,7 +15,7 @@
 
 #include <stdint.h>
 
-typedef enum gidd_stream {
+typedef enum gidd_rng_stream {
     GIDD_STREAM_PARAM = 1,   /* initial parameters: index = tensor << 40 | block of 4 elements */
     GIDD_STREAM_TIME = 2,    /* the step's offset r of the low-discrepancy times: index = step   */
     GIDD_STREAM_CROP = 3,    /* window start: index = sample                                     */
@@ -28,10 +28,10 @@ typedef enum gidd_stream {
     GIDD_STREAM_CORRECT = 10,
     GIDD_STREAM_MIX = 11,
     GIDD_STREAM_TOKEN = 12,  /* random tokens of tests and tools                                 */
-} gidd_stream;
+} gidd_rng_stream;
 
 /* Four 32-bit words for one counter. */
-static inline void gidd_philox(uint64_t seed, gidd_stream stream, uint64_t index, uint32_t draw,
+static inline void gidd_philox(uint64_t seed, gidd_rng_stream stream, uint64_t index, uint32_t draw,
                                uint32_t out[4])
 {
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
@@ -60,7 +60,7 @@ static inline double gidd_uniform53(uint32_t low, uint32_t high)
 }
 
 /* The `which`-th (0 or 1) double in [0, 1) of a counter. */
-static inline double gidd_uniform(uint64_t seed, gidd_stream stream, uint64_t index, uint32_t draw,
+static inline double gidd_uniform(uint64_t seed, gidd_rng_stream stream, uint64_t index, uint32_t draw,
                                   int which)
 {
     uint32_t word[4];
@@ -72,7 +72,7 @@ __extension__ typedef unsigned __int128 gidd_uint128;
 
 /* An integer in [0, bound), bound >= 1, from 64 random bits: high half of the 128-bit product. Its
  * bias, bound / 2^64, is below anything that could be seen. */
-static inline uint64_t gidd_uniform_below(uint64_t seed, gidd_stream stream, uint64_t index,
+static inline uint64_t gidd_uniform_below(uint64_t seed, gidd_rng_stream stream, uint64_t index,
                                           uint32_t draw, uint64_t bound)
 {
     uint32_t word[4];

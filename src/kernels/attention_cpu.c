@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One head of one sequence at a time, by one thread: its q, k, v are unpacked, rotated and widened to
- * fp32 in the thread's scratch; scores exist for QUERY_ROWS queries at a time. Sums run in a fixed order
- * that does not depend on the number of threads.
+ * One head of one sequence at a time, by one thread: its q, k, v are unpacked, rotated and widened
+ * to fp32 in the thread's scratch; scores exist for QUERY_ROWS queries at a time. Sums run in a
+ * fixed order that does not depend on the number of threads.
  */
 #include "kernels/cpu.h"
 
@@ -15,7 +15,7 @@ enum {
     QUERY_ROWS = 48, // a multiple of every GIDD_TILE_ROWS
     PADDING = 96,    // a multiple of every GIDD_TILE_ROWS and GIDD_TILE_COLS
     MAX_HEAD = 128,
-    SKEW = 16,       // floats added to a row of scores, so that rows do not fall into one cache set
+    SKEW = 16, // floats added to a row of scores, so that rows do not fall into one cache set
 };
 
 typedef struct shape {
@@ -31,8 +31,8 @@ static shape shape_of(int64_t B, int64_t T, int64_t H, int64_t d)
     return (shape){B, T, H, d, rows, gidd_round_up(d, 32), rows + SKEW};
 }
 
-// Parts of a thread's scratch, all of floats. Matrices of positions are [rows][wide], transposed ones
-// [wide][score].
+// Parts of a thread's scratch, all of floats. Matrices of positions are [rows][wide], transposed
+// ones [wide][score].
 typedef struct head_scratch {
     float *q, *k, *v, *dout, *dk, *dv; // [rows][wide]
     float *k_turned, *v_turned;        // [wide][score]
@@ -52,7 +52,7 @@ static head_scratch scratch_of(const gidd_device *device, const shape *s, int th
 {
     float       *next = (float *)device->workspace + scratch_floats(s) * thread;
     head_scratch parts;
-    float      **position_parts[] = {&parts.q, &parts.k, &parts.v, &parts.dout, &parts.dk, &parts.dv};
+    float **position_parts[] = {&parts.q, &parts.k, &parts.v, &parts.dout, &parts.dk, &parts.dv};
     for (int i = 0; i < 6; i++) {
         *position_parts[i] = next;
         next += s->rows * s->wide;
@@ -108,8 +108,8 @@ static void rotate_back(float *row, const float *rope, int64_t d)
     }
 }
 
-// All positions of one head into [rows][wide]; padding becomes 0. `first` is the element of position 0,
-// `stride` leads to the next position.
+// All positions of one head into [rows][wide]; padding becomes 0. `first` is the element of
+// position 0, `stride` leads to the next position.
 static void unpack(float *target, const shape *s, const void *source, int64_t first, int64_t stride,
                    gidd_dtype dtype, const float *rope, float factor)
 {
@@ -174,8 +174,8 @@ static float softmax_row(float *scores, int64_t keys, int64_t all_keys, float *s
     return largest + logf(sum);
 }
 
-static void head_fwd(const gidd_attention_fwd_args *args, const shape *s, gidd_dtype dtype, int64_t b,
-                     int64_t h, const head_scratch *at)
+static void head_fwd(const gidd_attention_fwd_args *args, const shape *s, gidd_dtype dtype,
+                     int64_t b, int64_t h, const head_scratch *at)
 {
     int64_t D = s->H * s->d, start = b * s->T * 3 * D + h * s->d;
     unpack(at->q, s, args->qkv, start, 3 * D, dtype, args->rope, 1.0f / sqrtf((float)s->d));
@@ -189,9 +189,8 @@ static void head_fwd(const gidd_attention_fwd_args *args, const shape *s, gidd_d
                    at->k_turned, s->score, count, keys, s->d, 0);
         float sums[QUERY_ROWS];
         for (int64_t i = 0; i < count; i++) {
-            args->lse[(b * s->H + h) * s->T + first + i] =
-                softmax_row(at->scores + i * s->score, row_keys(args->kind, s, first + i), keys,
-                            &sums[i]);
+            args->lse[(b * s->H + h) * s->T + first + i] = softmax_row(
+                at->scores + i * s->score, row_keys(args->kind, s, first + i), keys, &sums[i]);
         }
         gidd_tiles(at->out, s->wide, (gidd_view){at->scores, s->score, 1}, at->v, s->wide, count,
                    s->wide, keys, 0);
@@ -228,9 +227,8 @@ static void unpack_delta(float *delta, const float *dout, const void *out, const
 {
     float scratch[MAX_HEAD];
     for (int64_t p = 0; p < s->T; p++) {
-        const float *row =
-            gidd_elements_in(out, first + p * s->H * s->d, s->d, dtype, scratch);
-        float sum = 0.0f;
+        const float *row = gidd_elements_in(out, first + p * s->H * s->d, s->d, dtype, scratch);
+        float        sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
         for (int64_t i = 0; i < s->d; i++) {
             sum += row[i] * dout[p * s->wide + i];
@@ -275,8 +273,8 @@ static void pack(void *target, const float *source, const shape *s, int64_t firs
     }
 }
 
-static void head_bwd(const gidd_attention_bwd_args *args, const shape *s, gidd_dtype dtype, int64_t b,
-                     int64_t h, const head_scratch *at)
+static void head_bwd(const gidd_attention_bwd_args *args, const shape *s, gidd_dtype dtype,
+                     int64_t b, int64_t h, const head_scratch *at)
 {
     int64_t D = s->H * s->d, start = b * s->T * 3 * D + h * s->d;
     float   scale = 1.0f / sqrtf((float)s->d);
@@ -307,8 +305,8 @@ static void head_bwd(const gidd_attention_bwd_args *args, const shape *s, gidd_d
         pack(args->dqkv, at->out, s, start, 3 * D, first, count, dtype, args->rope, scale);
         gidd_tiles(at->dv, s->wide, (gidd_view){at->scores, 1, s->score}, dout, s->wide, keys,
                    s->wide, count, 1);
-        gidd_tiles(at->dk, s->wide, (gidd_view){at->dscores, 1, s->score}, q, s->wide, keys, s->wide,
-                   count, 1);
+        gidd_tiles(at->dk, s->wide, (gidd_view){at->dscores, 1, s->score}, q, s->wide, keys,
+                   s->wide, count, 1);
     }
     pack(args->dqkv, at->dk, s, start + D, 3 * D, 0, s->T, dtype, args->rope, 1.0f);
     pack(args->dqkv, at->dv, s, start + 2 * D, 3 * D, 0, s->T, dtype, NULL, 1.0f);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What a kind of device must provide besides its kernels. device.c holds the table of the back-ends of
- * this build; to add one, write a gidd_backend and put its name into that table.
+ * What a kind of device must provide besides its kernels. device.c holds the table of the back-ends
+ * of this build; to add one, write a gidd_backend and put its name into that table.
  */
 #ifndef GIDD_KERNELS_BACKEND_H
 #define GIDD_KERNELS_BACKEND_H
@@ -15,8 +15,8 @@ extern "C" {
 typedef struct gidd_backend {
     const char *name; /* what stands before ":" in a device's name */
 
-    /* Fills device->kernels and device->impl; backend, dtype and threads are set already. `index` is the
-     * number after ":" (0 without). On failure nothing is left behind. close() undoes it. */
+    /* Fills device->kernels and device->impl; backend, dtype and threads are set already. `index`
+     * is the number after ":" (0 without). On failure nothing is left behind. close() undoes it. */
     gidd_status (*open)(gidd_device *device, int index);
     void (*close)(gidd_device *device);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * bfloat16 on the host: the upper half of a float. Rounding is to nearest, ties to even; NaN stays NaN.
- * Loops over these vectorise. Local.
+ * bfloat16 on the host: the upper half of a float. Rounding is to nearest, ties to even; NaN stays
+ * NaN. Loops over these vectorise. Local.
  */
 #ifndef GIDD_KERNELS_BF16_H
 #define GIDD_KERNELS_BF16_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Private to the CPU device: its launchers, the workspace they need, and the row helpers with which one
- * body serves both element types.
+ * Private to the CPU device: its launchers, the workspace they need, and the row helpers with which
+ * one body serves both element types.
  */
 #ifndef GIDD_KERNELS_CPU_H
 #define GIDD_KERNELS_CPU_H
@@ -79,7 +79,8 @@ static inline const float *gidd_elements_in(const void *base, int64_t first, int
     return scratch;
 }
 
-/* Where to compute elements that gidd_elements_store() then rounds and stores: in place, or `scratch`. */
+/* Where to compute elements that gidd_elements_store() then rounds and stores: in place, or
+ * `scratch`. */
 static inline float *gidd_elements_out(void *base, int64_t first, gidd_dtype dtype, float *scratch)
 {
     return dtype == GIDD_F32 ? (float *)base + first : scratch;
@@ -93,8 +94,8 @@ static inline void gidd_elements_store(void *base, int64_t first, int64_t count,
     }
 }
 
-/* The largest of `start` and the values; NaN is passed over. In lanes, because a compiler may not turn
- * "the larger of two" into a vector reduction where NaN has a meaning. */
+/* The largest of `start` and the values; NaN is passed over. In lanes, because a compiler may not
+ * turn "the larger of two" into a vector reduction where NaN has a meaning. */
 static inline float gidd_largest(const float *values, int64_t count, float start)
 {
     enum { LANES = 32 };

@@ -36,7 +36,8 @@ static gidd_status find_backend(const char *name, const gidd_backend **backend_p
         char *end = NULL;
         index = strtol(name + length + 1, &end, 10);
         if (end == name + length + 1 || *end != '\0' || index < 0 || index > 1023) {
-            return gidd_fail(GIDD_ERR_DEVICE, "no device \"%s\": a number must follow the colon", name);
+            return gidd_fail(GIDD_ERR_DEVICE, "no device \"%s\": a number must follow the colon",
+                             name);
         }
     }
     for (int i = 0; i < BACKEND_COUNT; i++) {
@@ -50,7 +51,8 @@ static gidd_status find_backend(const char *name, const gidd_backend **backend_p
             return GIDD_OK;
         }
     }
-    return gidd_fail(GIDD_ERR_DEVICE, "no device \"%s\": devices are cpu, emu, cuda and cuda:N", name);
+    return gidd_fail(GIDD_ERR_DEVICE, "no device \"%s\": devices are cpu, emu, cuda and cuda:N",
+                     name);
 }
 
 gidd_status gidd_device_open(const gidd_device_args *args, gidd_device **device_p)

@@ -75,7 +75,8 @@ typedef struct gidd_device_limits {
 
 gidd_status gidd_device_reserve(gidd_device *device, const gidd_device_limits *limits);
 
-/* One line for people and for the numerics fingerprint: "cpu avx512_bf16, 2 threads, onednn 2.6.3". */
+/* One line for people and for the numerics fingerprint:
+ * "cpu bf16, 2 threads, avx512_core_bf16, onednn 2.6.3". Local. */
 void gidd_device_describe(const gidd_device *device, char *text, size_t size);
 
 #ifdef __cplusplus

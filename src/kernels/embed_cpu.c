@@ -13,7 +13,8 @@ gidd_status gidd_embed_fwd_cpu(gidd_device *device, const gidd_embed_fwd_args *a
     const char *table = args->table;
 #pragma omp parallel for num_threads(device->threads) schedule(static)
     for (int64_t row = 0; row < args->rows; row++) {
-        memcpy(out + (size_t)row * row_bytes, table + (size_t)args->ids[row] * row_bytes, row_bytes);
+        memcpy(out + (size_t)row * row_bytes, table + (size_t)args->ids[row] * row_bytes,
+               row_bytes);
     }
     return GIDD_OK;
 }
@@ -70,13 +71,14 @@ static void zero_table(const gidd_embed_bwd_args *args, int threads)
 
 gidd_status gidd_embed_bwd_cpu(gidd_device *device, const gidd_embed_bwd_args *args)
 {
-    if (args->dtable == NULL || args->dout == NULL || args->sorted == NULL || args->chunks == NULL ||
-        args->chunk_count < 0 || args->table_rows < 1 || args->cols < 1) {
+    if (args->dtable == NULL || args->dout == NULL || args->sorted == NULL ||
+        args->chunks == NULL || args->chunk_count < 0 || args->table_rows < 1 || args->cols < 1) {
         return gidd_fail(GIDD_ERR_ARG, "embed_bwd: %lld chunks of %lld, or a buffer is missing",
                          (long long)args->chunk_count, (long long)args->cols);
     }
     int threads = device->threads;
-    GIDD_TRY(gidd_workspace_check(device, gidd_embed_workspace_cpu(args->cols, threads), "embed_bwd"));
+    GIDD_TRY(
+        gidd_workspace_check(device, gidd_embed_workspace_cpu(args->cols, threads), "embed_bwd"));
     if (!args->accumulate) {
         zero_table(args, threads);
     }

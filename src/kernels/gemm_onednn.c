@@ -206,7 +206,8 @@ static gidd_status create_memories(gidd_gemm *gemm, gemm_entry *entry, layout la
     layout_query scratch = dnnl_primitive_desc_query_md(descriptor, dnnl_query_scratchpad_md, 0);
     size_t       bytes = scratch != NULL ? dnnl_memory_desc_get_size(scratch) : 0;
     if (bytes > 0) {
-        TRY_DNNL(dnnl_memory_create(&entry->memory[SCRATCH], scratch, gemm->engine, DNNL_MEMORY_NONE));
+        TRY_DNNL(
+            dnnl_memory_create(&entry->memory[SCRATCH], scratch, gemm->engine, DNNL_MEMORY_NONE));
         GIDD_TRY(reserve_scratch(gemm, bytes));
     }
     return GIDD_OK;
@@ -221,12 +222,12 @@ static gidd_status entry_init(gidd_gemm *gemm, gemm_entry *entry, const gemm_key
     memset(entry, 0, sizeof *entry);
     entry->key = *key;
     TRY_DNNL_GOTO(matrix_layout(&layouts[SOURCE], key->m, key->k, key->lda, key->a_order, key->in));
-    TRY_DNNL_GOTO(matrix_layout(&layouts[WEIGHTS], key->k, key->n, key->ldb, key->b_order, key->in));
+    TRY_DNNL_GOTO(
+        matrix_layout(&layouts[WEIGHTS], key->k, key->n, key->ldb, key->b_order, key->in));
     TRY_DNNL_GOTO(matrix_layout(&layouts[BIAS], 1, key->n, key->n, GIDD_ROWS, key->in));
     TRY_DNNL_GOTO(matrix_layout(&layouts[TARGET], key->m, key->n, key->ldc, GIDD_ROWS, key->out));
     GIDD_TRY_GOTO(create_attributes(key, &attributes));
-    TRY_DNNL_GOTO(
-        describe_matmul(&descriptor, gemm->engine, layouts, key->bias != 0, attributes));
+    TRY_DNNL_GOTO(describe_matmul(&descriptor, gemm->engine, layouts, key->bias != 0, attributes));
     TRY_DNNL_GOTO(dnnl_primitive_create(&entry->primitive, descriptor));
     GIDD_TRY_GOTO(create_memories(gemm, entry, layouts, descriptor));
 out:
@@ -319,12 +320,12 @@ static void *without_const(const void *pointer)
 
 static gidd_status execute(gidd_gemm *gemm, gemm_entry *entry, const gidd_gemm_args *args)
 {
-    static const int names[ROLE_COUNT] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_BIAS, DNNL_ARG_DST,
-                                          DNNL_ARG_SCRATCHPAD};
-    void *handles[ROLE_COUNT] = {without_const(args->a), without_const(args->b),
-                                 without_const(args->bias), args->c, gemm->scratch};
-    dnnl_exec_arg_t given[ROLE_COUNT];
-    int             count = 0;
+    static const int names[ROLE_COUNT] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_BIAS,
+                                          DNNL_ARG_DST, DNNL_ARG_SCRATCHPAD};
+    void            *handles[ROLE_COUNT] = {without_const(args->a), without_const(args->b),
+                                            without_const(args->bias), args->c, gemm->scratch};
+    dnnl_exec_arg_t  given[ROLE_COUNT];
+    int              count = 0;
     for (int role = 0; role < ROLE_COUNT; role++) {
         if (entry->memory[role] != NULL) {
             TRY_DNNL(dnnl_memory_set_data_handle(entry->memory[role], handles[role]));

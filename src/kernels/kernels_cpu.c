@@ -43,15 +43,15 @@ static size_t workspace_cpu(const gidd_device *device, const gidd_device_limits 
     int64_t d = limits->H > 0 ? limits->D / limits->H : 0;
     int     threads = device->threads;
     size_t  needs[] = {
-        gidd_linear_workspace_cpu(limits->B * limits->T > limits->head_rows ? limits->B * limits->T
+         gidd_linear_workspace_cpu(limits->B * limits->T > limits->head_rows ? limits->B * limits->T
                                                                              : limits->head_rows,
                                    4 * limits->D),
-        gidd_norm_mod_workspace_cpu(limits->B, limits->T, limits->D, threads),
-        gidd_time_cond_workspace_cpu(limits->B, limits->C),
-        gidd_embed_workspace_cpu(limits->D, threads),
-        gidd_attention_workspace_cpu(limits->T, d, threads),
-        gidd_loss_workspace_cpu(limits->Vr, threads),
-        gidd_sample_workspace_cpu(limits->Vr, threads),
+         gidd_norm_mod_workspace_cpu(limits->B, limits->T, limits->D, threads),
+         gidd_time_cond_workspace_cpu(limits->B, limits->C),
+         gidd_embed_workspace_cpu(limits->D, threads),
+         gidd_attention_workspace_cpu(limits->T, d, threads),
+         gidd_loss_workspace_cpu(limits->Vr, threads),
+         gidd_sample_workspace_cpu(limits->Vr, threads),
     };
     size_t largest = 0;
     for (size_t i = 0; i < sizeof needs / sizeof *needs; i++) {
@@ -65,8 +65,9 @@ static void describe_cpu(const gidd_device *device, char *text, size_t size)
     const gidd_cpu *cpu = device->impl;
     char            library[96];
     gidd_gemm_describe(cpu->gemm, library, sizeof library);
-    (void)snprintf(text, size, "cpu %s, %d thread%s, %s", device->dtype == GIDD_BF16 ? "bf16" : "fp32",
-                   device->threads, device->threads == 1 ? "" : "s", library);
+    (void)snprintf(text, size, "cpu %s, %d thread%s, %s",
+                   device->dtype == GIDD_BF16 ? "bf16" : "fp32", device->threads,
+                   device->threads == 1 ? "" : "s", library);
 }
 
 const gidd_backend gidd_backend_cpu = {

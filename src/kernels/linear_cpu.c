@@ -4,9 +4,9 @@
 #include "base/vmath.h"
 
 enum {
-    PIECE = 1024,      // elements of an elementwise pass handled at once
-    DGELU_ROWS = 256,  // rows of dx held in fp32 before GELU' and rounding
-    SUM_ROWS = 64,     // rows added up in one accumulator of a column sum
+    PIECE = 1024,       // elements of an elementwise pass handled at once
+    DGELU_ROWS = 256,   // rows of dx held in fp32 before GELU' and rounding
+    SUM_ROWS = 64,      // rows added up in one accumulator of a column sum
     SUM_COLUMNS = 1024, // columns of a column sum handled at once: long enough for the prefetcher
 };
 
@@ -28,7 +28,8 @@ static gidd_gemm *gemm_of(gidd_device *device)
     return ((gidd_cpu *)device->impl)->gemm;
 }
 
-// 1/2 v (1 + tanh u) = v / (1 + e^-2u), u = sqrt(2/pi) (v + 0.044715 v^3): exact, and free of cancellation.
+// 1/2 v (1 + tanh u) = v / (1 + e^-2u), u = sqrt(2/pi) (v + 0.044715 v^3): exact, and free of
+// cancellation.
 static inline float gelu(float v)
 {
     float u = gelu_scale * (v + gelu_cubic * v * v * v);
@@ -132,21 +133,21 @@ static gidd_status bwd_data_dgelu(gidd_device *device, const gidd_linear_bwd_dat
         int64_t rows = args->M - row < DGELU_ROWS ? args->M - row : DGELU_ROWS;
         float  *product =
             dtype == GIDD_F32 ? (float *)args->dx + row * args->K : (float *)device->workspace;
-        GIDD_TRY(gidd_gemm_run(gemm_of(device), &(gidd_gemm_args){
-                                                    .c = product,
-                                                    .a = (const char *)args->dy +
-                                                         (size_t)(row * args->N) *
-                                                             gidd_dtype_bytes(dtype),
-                                                    .b = args->w,
-                                                    .m = rows,
-                                                    .n = args->K,
-                                                    .k = args->N,
-                                                    .lda = args->N,
-                                                    .ldb = args->K,
-                                                    .ldc = args->K,
-                                                    .in = dtype,
-                                                    .out = GIDD_F32,
-                                                }));
+        GIDD_TRY(gidd_gemm_run(
+            gemm_of(device),
+            &(gidd_gemm_args){
+                .c = product,
+                .a = (const char *)args->dy + (size_t)(row * args->N) * gidd_dtype_bytes(dtype),
+                .b = args->w,
+                .m = rows,
+                .n = args->K,
+                .k = args->N,
+                .lda = args->N,
+                .ldb = args->K,
+                .ldc = args->K,
+                .in = dtype,
+                .out = GIDD_F32,
+            }));
         dgelu_pass(args->dx, row, product, args->pre, rows * args->K, args->K, dtype,
                    device->threads);
     }

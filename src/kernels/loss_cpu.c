@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One row of logits by one thread: the largest logit; e_j = exp(l_j - largest) into the thread's scratch
- * and their sum Z; for GIDD one sweep of statistics; one sweep that writes. Sweeps treat every column
- * alike in fp32 (no branch); the columns of x, z and the mask are then put right in double.
+ * One row of logits by one thread: the largest logit; e_j = exp(l_j - largest) into the thread's
+ * scratch and their sum Z; for GIDD one sweep of statistics; one sweep that writes. Sweeps treat
+ * every column alike in fp32 (no branch); the columns of x, z and the mask are then put right in
+ * double.
  */
 #include "kernels/cpu.h"
 
 #include "base/vmath.h"
 
+#include <float.h>
 #include <math.h>
 
 enum {
@@ -24,13 +26,14 @@ size_t gidd_loss_workspace_cpu(int64_t Vr, int threads)
     return (size_t)(gidd_scratch_floats(Vr + BLOCK) * threads) * sizeof(float);
 }
 
-// ---- softmax without the mask column -------------------------------------------------------------
+// ---- softmax without the mask column
+// -------------------------------------------------------------
 
 // A row of logits widened, and its softmax: xhat_j = exps[j] / total.
 typedef struct softmax {
-    float  *exps;    // scratch [Vr]; the mask's is 0
-    double  largest; // the largest logit
-    double  total;   // Z
+    float *exps;    // scratch [Vr]; the mask's is 0
+    double largest; // the largest logit
+    double total;   // Z
 } softmax;
 
 static double floored_log(double value)
@@ -81,7 +84,8 @@ static double logit_at(const gidd_loss_args *args, gidd_dtype dtype, int64_t r, 
     return (double)*gidd_elements_in(args->logits, r * args->Vr + column, 1, dtype, &scratch);
 }
 
-// ---- GIDD ----------------------------------------------------------------------------------------
+// ---- GIDD
+// ----------------------------------------------------------------------------------------
 
 typedef enum position_kind { KEPT, MASKED, OTHER } position_kind;
 
@@ -108,8 +112,9 @@ typedef struct statistics {
     double log_r, share;
 } statistics;
 
-/* Sum of the logs of a block of positive normal numbers without a logarithm a number: the exponents are
- * added as integers, the mantissas multiplied; a product of LOG_COLUMNS mantissas cannot overflow. */
+/* Sum of the logs of a block of positive normal numbers without a logarithm a number: the exponents
+ * are added as integers, the mantissas multiplied; a product of LOG_COLUMNS mantissas cannot
+ * overflow. */
 static double block_log_sum(const float *values)
 {
     int32_t exponents[LOG_LANES] = {0};
@@ -136,8 +141,8 @@ static double block_log_sum(const float *values)
     return sum;
 }
 
-/* Statistics of columns 0..V-1 as if each were ordinary (beta). Blocks end in ones, which add nothing to
- * the logs. r is kept above the smallest normal number: beta may be 0 where xhat underflows. */
+/* Statistics of columns 0..V-1 as if each were ordinary. Blocks end in ones, which add nothing to
+ * the logs. Of no meaning where beta is 0: then they count 0 times. */
 static statistics ordinary_statistics(const float *exps, int64_t V, float factor, float beta)
 {
     statistics all = {0.0, 0.0};
@@ -148,8 +153,7 @@ static statistics ordinary_statistics(const float *exps, int64_t V, float factor
 #pragma omp simd reduction(+ : share)
         for (int64_t j = 0; j < count; j++) {
             float part = factor * exps[first + j];
-            float sum = part + beta;
-            r[j] = sum > 1.2e-38f ? sum : 1.2e-38f;
+            r[j] = part + beta;
             share += part / r[j];
         }
         for (int64_t j = count; j < BLOCK; j++) {
@@ -170,13 +174,13 @@ typedef struct special_column {
 enum { AT_Z = 0, MAX_SPECIAL = 3 }; // z is always the first of them
 
 typedef struct row_state {
-    int64_t        r;    // row of logits
+    int64_t        r; // row of logits
     int32_t        x, z;
     double         alpha, beta, beta_mask;
     special_column special[MAX_SPECIAL];
     int            special_count;
-    double         rho;     // q_z / r_z
-    double         inner;   // sum_k q_k alpha xhat_k / r_k - (1 - rho) alpha xhat_z / r_z
+    double         rho;   // q_z / r_z
+    double         inner; // sum_k q_k alpha xhat_k / r_k - (1 - rho) alpha xhat_z / r_z
 } row_state;
 
 static void add_special(row_state *row, const gidd_loss_args *args, gidd_dtype dtype,
@@ -203,10 +207,8 @@ static void remove_ordinary(statistics *sums, const softmax *soft, const row_sta
                             int64_t column)
 {
     double part = row->alpha / soft->total * (double)soft->exps[column];
-    double sum = part + row->beta;
-    double r = sum > 1.2e-38 ? sum : 1.2e-38;
-    sums->log_r -= log(r);
-    sums->share -= part / r;
+    sums->log_r -= log(part + row->beta);
+    sums->share -= part / (part + row->beta);
 }
 
 static double share_of(const row_state *row, const special_column *column)
@@ -252,7 +254,7 @@ static void write_gradient(const row_state *row, const gidd_loss_args *args, gid
         float e = soft->exps[j];
         float part = share_factor * e;
         float sum = part + beta;
-        float r = sum > 1.2e-38f ? sum : 1.2e-38f;
+        float r = sum > FLT_MIN ? sum : FLT_MIN; // beta may be 0 where xhat underflows
         grad[j] = along * e - against * (part / r);
     }
 #pragma omp simd
@@ -261,8 +263,8 @@ static void write_gradient(const row_state *row, const gidd_loss_args *args, gid
     }
     for (int i = 0; i < row->special_count; i++) {
         const special_column *at = &row->special[i];
-        double pull = at->r > 0.0 ? at->q / at->r - (i == AT_Z ? (1.0 - row->rho) / at->r : 0.0)
-                                  : 0.0;
+        double                pull =
+            at->r > 0.0 ? at->q / at->r - (i == AT_Z ? (1.0 - row->rho) / at->r : 0.0) : 0.0;
         grad[at->column] = (float)(g * at->xhat * (row->inner - row->alpha * pull));
     }
     grad[args->mask_id] = 0.0f;
@@ -304,7 +306,8 @@ static void row_gidd(const gidd_loss_args *args, gidd_dtype dtype, int64_t r, fl
     }
 }
 
-// ---- MDLM ----------------------------------------------------------------------------------------
+// ---- MDLM
+// ----------------------------------------------------------------------------------------
 
 // SPEC section 6: dlogit_j = g (xhat_j - [j = x]) at masked positions, else 0.
 static void write_gradient_mdlm(const gidd_loss_args *args, gidd_dtype dtype, int64_t r, int32_t x,
@@ -344,7 +347,8 @@ static void row_mdlm(const gidd_loss_args *args, gidd_dtype dtype, int64_t r, fl
     }
 }
 
-// ---- launchers -----------------------------------------------------------------------------------
+// ---- launchers
+// -----------------------------------------------------------------------------------
 
 static gidd_status run_rows(gidd_device *device, const gidd_loss_args *args, const char *slot,
                             void (*row_of)(const gidd_loss_args *, gidd_dtype, int64_t, float *))
@@ -352,15 +356,15 @@ static gidd_status run_rows(gidd_device *device, const gidd_loss_args *args, con
     if (args->rows < 0 || args->T < 1 || args->V < 1 || args->Vr < args->V || args->mask_id < 0 ||
         args->mask_id >= args->V || args->terms == NULL || args->x == NULL || args->z == NULL ||
         args->coef == NULL || (args->logits == NULL && args->rows > 0)) {
-        return gidd_fail(GIDD_ERR_ARG, "%s: %lld rows, V %lld, Vr %lld, or a buffer is missing", slot,
-                         (long long)args->rows, (long long)args->V, (long long)args->Vr);
+        return gidd_fail(GIDD_ERR_ARG, "%s: %lld rows, V %lld, Vr %lld, or a buffer is missing",
+                         slot, (long long)args->rows, (long long)args->V, (long long)args->Vr);
     }
-    GIDD_TRY(gidd_workspace_check(device, gidd_loss_workspace_cpu(args->Vr, device->threads), slot));
+    GIDD_TRY(
+        gidd_workspace_check(device, gidd_loss_workspace_cpu(args->Vr, device->threads), slot));
     int64_t stride = gidd_scratch_floats(args->Vr + BLOCK);
 #pragma omp parallel for num_threads(device->threads) schedule(static)
     for (int64_t r = 0; r < args->rows; r++) {
-        row_of(args, device->dtype, r,
-               (float *)device->workspace + stride * omp_get_thread_num());
+        row_of(args, device->dtype, r, (float *)device->workspace + stride * omp_get_thread_num());
     }
     return GIDD_OK;
 }
@@ -375,7 +379,8 @@ gidd_status gidd_loss_mdlm_cpu(gidd_device *device, const gidd_loss_args *args)
     return run_rows(device, args, "loss_mdlm", row_mdlm);
 }
 
-// ---- sums ----------------------------------------------------------------------------------------
+// ---- sums
+// ----------------------------------------------------------------------------------------
 
 static void add_position(gidd_loss_sums *sums, const gidd_loss_sums_args *args, int64_t p)
 {

@@ -105,8 +105,9 @@ static float *thread_scratch(const gidd_device *device, int64_t D, int thread)
 static gidd_status check_sizes(const char *slot, int64_t rows, int64_t T, int64_t cols, int buffers)
 {
     if (rows < 1 || T < 1 || rows % T != 0 || cols < 1 || !buffers) {
-        return gidd_fail(GIDD_ERR_ARG, "%s: %lld rows of %lld, sequences of %lld, or a missing buffer",
-                         slot, (long long)rows, (long long)cols, (long long)T);
+        return gidd_fail(GIDD_ERR_ARG,
+                         "%s: %lld rows of %lld, sequences of %lld, or a missing buffer", slot,
+                         (long long)rows, (long long)cols, (long long)T);
     }
     return GIDD_OK;
 }

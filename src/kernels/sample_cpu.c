@@ -25,10 +25,11 @@ static gidd_status check_rows(const gidd_device *device, const char *slot, int64
 {
     if (rows < 0 || width < 1 || stride < width || mask_id < 0 || mask_id >= width ||
         !(temperature > 0.0) || (!has_buffers && rows > 0)) {
-        return gidd_fail(GIDD_ERR_ARG,
-                         "%s: %lld rows of %lld columns, stride %lld, temperature %g, or a buffer is "
-                         "missing",
-                         slot, (long long)rows, (long long)width, (long long)stride, temperature);
+        return gidd_fail(
+            GIDD_ERR_ARG,
+            "%s: %lld rows of %lld columns, stride %lld, temperature %g, or a buffer is "
+            "missing",
+            slot, (long long)rows, (long long)width, (long long)stride, temperature);
     }
     return gidd_workspace_check(device, gidd_sample_workspace_cpu(width, device->threads), slot);
 }
@@ -56,8 +57,8 @@ static double exp_sum(double *p, const float *logits, int64_t count, double larg
     return total;
 }
 
-// p = softmax(logits / temperature) without the mask, whose probability becomes 0. The mask's logit is
-// not even read: nothing was ever trained to keep it small.
+// p = softmax(logits / temperature) without the mask, whose probability becomes 0. The mask's logit
+// is not even read: nothing was ever trained to keep it small.
 static void softmax_row(double *p, const float *logits, int64_t width, int32_t mask_id,
                         double temperature)
 {
@@ -174,8 +175,8 @@ gidd_status gidd_correct_step_cpu(gidd_device *device, const gidd_correct_step_a
 {
     int has_buffers = args->proposal != NULL && args->score != NULL && args->best != NULL &&
                       args->logits != NULL && args->z != NULL && args->uniform != NULL;
-    GIDD_TRY(check_rows(device, "correct_step", args->rows, args->width, args->stride, args->mask_id,
-                        args->temperature, has_buffers));
+    GIDD_TRY(check_rows(device, "correct_step", args->rows, args->width, args->stride,
+                        args->mask_id, args->temperature, has_buffers));
 #pragma omp parallel for num_threads(device->threads) schedule(static)
     for (int64_t row = 0; row < args->rows; row++) {
         double      *p = thread_probabilities(device, args->width, omp_get_thread_num());

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A small fp32 matrix product for operands that lie in the caller's cache: attention's products are too
- * small and too many for a GEMM library. Written with the compilers' portable vector types; one tile of C
- * stays in registers for the whole sum.
+ * A small fp32 matrix product for operands that lie in the caller's cache: attention's products are
+ * too small and too many for a GEMM library. Written with the compilers' portable vector types; one
+ * tile of C stays in registers for the whole sum.
  *
- * Operands are padded by the caller: rows of C (and of A) to GIDD_TILE_ROWS, columns of C (and of B) to
- * GIDD_TILE_COLS; what the padding holds only reaches the padding of C. Private to the CPU device. Local.
+ * Operands are padded by the caller: rows of C (and of A) to GIDD_TILE_ROWS, columns of C (and of
+ * B) to GIDD_TILE_COLS; what the padding holds only reaches the padding of C. Private to the CPU
+ * device. Local.
  */
 #ifndef GIDD_KERNELS_TILE_H
 #define GIDD_KERNELS_TILE_H
@@ -64,7 +65,8 @@ static inline void gidd_tile(float *c, int64_t c_row, gidd_view a, const float *
     }
 }
 
-/* c [rows][cols] (+)= a [rows][depth] * b [depth][cols]; rows and cols are rounded up to whole tiles. */
+/* c [rows][cols] (+)= a [rows][depth] * b [depth][cols]; rows and cols are rounded up to whole
+ * tiles. */
 static inline void gidd_tiles(float *c, int64_t c_row, gidd_view a, const float *b, int64_t b_row,
                               int64_t rows, int64_t cols, int64_t depth, int accumulate)
 {

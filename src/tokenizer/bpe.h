@@ -2,8 +2,8 @@
  *
  * GPT-2's byte-level BPE: any byte string to 16-bit ids and back.
  *
- *   gidd_bpe            the vocabulary: immutable after gidd_bpe_load, shared by any number of
- * threads gidd_bpe_encoder    caches and scratch of one thread; borrows its gidd_bpe
+ *   gidd_bpe           the vocabulary: immutable once loaded, shared by any number of threads
+ *   gidd_bpe_encoder   caches and scratch of one thread; borrows its gidd_bpe
  *
  * Text is cut into words by the pattern
  *     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
@@ -43,11 +43,10 @@ typedef struct gidd_bpe gidd_bpe;
 typedef struct gidd_bpe_encoder gidd_bpe_encoder;
 
 /* Reads dir/vocab.bpe (merges) and dir/encoder.json (token -> id) and checks them against each
- * other: 256 byte tokens, every merge of two tokens made before it, ids 0 .. size-1 each once,
- * optionally
- * <|endoftext|>. Any such vocabulary of at most 65534 ids is accepted, so that the specials fit in
- * 16 bits; whether it is GPT-2's is the caller's question (gidd_bpe_size, gidd_bpe_digest). The
- * caller owns *bpe_p. GIDD_ERR_MISSING: a file is not there; GIDD_ERR_IO: it cannot be read;
+ * other: 256 byte tokens, every merge of two tokens made before it, ids 0 .. size-1 each once, and
+ * <|endoftext|> or not. Any such vocabulary of at most 65534 ids is accepted, so that the specials
+ * fit in 16 bits; whether it is GPT-2's is the caller's question (gidd_bpe_size, gidd_bpe_digest).
+ * The caller owns *bpe_p. GIDD_ERR_MISSING: a file is not there; GIDD_ERR_IO: it cannot be read;
  * GIDD_ERR_CORRUPT: damaged, with file and line; GIDD_ERR_NOMEM. Local. */
 gidd_status gidd_bpe_load(const char *dir, gidd_bpe **bpe_p);
 
@@ -64,7 +63,7 @@ int32_t gidd_bpe_eos(const gidd_bpe *bpe);
  * digits, valid as long as `bpe`. Local. */
 const char *gidd_bpe_digest(const gidd_bpe *bpe);
 
-/* An encoder for one thread at a time; about 6 MiB. `bpe` is borrowed until the encoder is
+/* An encoder for one thread at a time; about 5 MiB. `bpe` is borrowed until the encoder is
  * destroyed. GIDD_ERR_NOMEM. Local. */
 gidd_status gidd_bpe_encoder_create(const gidd_bpe *bpe, gidd_bpe_encoder **encoder_p);
 
@@ -79,8 +78,7 @@ gidd_status gidd_bpe_encode(gidd_bpe_encoder *encoder, const uint8_t *text, size
 
 /* Writes the bytes of ids[0 .. count) to text and their number to *bytes_p. With text NULL only
  * counts. GIDD_ERR_ARG: capacity is too small (text is then undefined); GIDD_ERR_CORRUPT: an id
- * that is not of the vocabulary, or a special under GIDD_BPE_SPECIALS_REFUSE. Thread-safe. Local.
- */
+ * that is not of the vocabulary, or a special under GIDD_BPE_SPECIALS_REFUSE. Local. */
 gidd_status gidd_bpe_decode(const gidd_bpe *bpe, const uint16_t *ids, size_t count,
                             gidd_bpe_specials specials, uint8_t *text, size_t capacity,
                             size_t *bytes_p);

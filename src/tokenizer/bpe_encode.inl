@@ -3,22 +3,23 @@
  * The encoding loop. A file that includes this one is compiled for one instruction set, defines
  * BPE_ENCODE_FUNCTION, and three functions before:
  *
- *   void classify(const uint8_t *block, block_masks *masks)   the ASCII bytes of 64, and the leads
+ *   void classify(const uint8_t *block, block_masks *masks)
+ *       fills the masks of 64 bytes as far as ASCII decides them
  *   size_t write_ends(uint64_t bits, size_t offset, uint16_t *ends)
- *                           offset + position of each set bit to ends[], which may be written up to
- * 64 const uint16_t *find(const bpe_cache_line *line, const uint64_t key[2]) the ids of the word
- * with this key, or NULL; which of the two places has it is as good as random, so it must not be a
- * branch
+ *       writes offset + position of each set bit and returns their number; may write up to 64
+ *   const uint16_t *find(const bpe_cache_line *line, const uint64_t key[2])
+ *       the ids of the word with this key, or NULL; without a branch on which of the two places
+ *       has it, because that is as good as random
  *
  * Pre-tokenizing is done on bits, 64 bytes at a time (bit i is byte i of the block). All bytes of a
  * character carry its class, so that a class that differs from the one before is a word's start
  * whatever the length of the characters. The pattern's rules are then:
  *   - letters, numbers, others: a word starts where the class changes, but not after a blank
- * (U+0020), which the word takes in;
+ *     (U+0020), which the word takes in;
  *   - spaces: a word starts where a run of them starts, and at the last character of a run that
  *     something follows (\s+(?!\S) gives that one back);
  *   - an apostrophe that starts a word and is followed by s, d, m, t, re, ve or ll makes a word
- * with it, and the next word starts behind.
+ *     with it, and the next word starts behind.
  */
 #include <string.h>
 
@@ -221,24 +222,21 @@ size_t BPE_ENCODE_FUNCTION(gidd_bpe_encoder *encoder, const uint8_t *text, size_
                            uint16_t *ids)
 {
     scanner s = {.text = text, .char_table = encoder->bpe->char_table, .bytes = bytes, .clear = 1};
-    const uint8_t *word = text, *base = text;
+    const uint8_t  *word = text, *stop = text + bytes;
     const uint16_t *ends = encoder->ends;
-    size_t out = 0, count = 0, near = 0;
+    size_t          out = 0;
     load_next(&s);
-    for (;;) {
-        base = text + s.at;
-        count = scan(&s, encoder->ends);
-        if (s.at >= bytes) {
-            break;
+    while (s.at < bytes) {
+        const uint8_t *base = text + s.at;
+        size_t         count = scan(&s, encoder->ends), far = count;
+        // Word i starts at ends[i - 1]: how many are far enough from the end of the text?
+        while (far > 0 && stop - (far > 1 ? base + ends[far - 2] : word) < 16) {
+            far--;
         }
-        out += encode_words(encoder, word, base, ends, count, ids + out);
+        out += encode_words(encoder, word, base, ends, far, ids + out);
+        word = far > 0 ? base + ends[far - 1] : word;
+        out += encode_last_words(encoder, word, base, ends + far, count - far, ids + out);
         word = count > 0 ? base + ends[count - 1] : word;
     }
-    // The last batch: word i starts at ends[i - 1].
-    while (near < count && text + bytes - (near > 0 ? base + ends[near - 1] : word) >= 16) {
-        near++;
-    }
-    out += encode_words(encoder, word, base, ends, near, ids + out);
-    word = near > 0 ? base + ends[near - 1] : word;
-    return out + encode_last_words(encoder, word, base, ends + near, count - near, ids + out);
+    return out;
 }

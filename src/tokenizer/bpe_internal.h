@@ -164,8 +164,7 @@ static inline uint32_t bpe_pair_symbol(const gidd_bpe *bpe, uint32_t left, uint3
     return bpe->pairs[at].symbol;
 }
 
-/* Memory in huge pages where there are any (a hint: fewer TLB misses), or NULL. Freed with free().
- */
+/* Memory in huge pages if possible (fewer TLB misses), or NULL. Freed with free(). */
 void *gidd_bpe_allocate_table(size_t bytes);
 
 /* Builds pairs and trie, and fills symbols[].shorter, from symbol_count, left, right and length

@@ -10,7 +10,7 @@
 static void expect_words(uint64_t seed, uint32_t stream, uint64_t index, uint32_t draw, const uint32_t want[4])
 {
     uint32_t word[4];
-    gidd_philox(seed, (gidd_stream)stream, index, draw, word);
+    gidd_philox(seed, (gidd_rng_stream)stream, index, draw, word);
     for (int i = 0; i < 4; i++) {
         cr_expect(word[i] == want[i], "word %d: %08x instead of %08x", i, word[i], want[i]);
     }

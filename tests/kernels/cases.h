@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The one list of shapes: tests compare them with the reference on every device, bench times the ones
- * marked so. They contain 1, odd numbers, non-multiples of any tile, and the widths of real models.
+ * The one list of shapes: tests and gradient checks compare them with the reference on every device.
+ * They contain 1, odd numbers, non-multiples of any tile, and the widths
+ * of real models.
  */
 #ifndef GIDD_TESTS_KERNELS_CASES_H
 #define GIDD_TESTS_KERNELS_CASES_H
@@ -34,7 +35,7 @@ typedef struct attention_case {
 } attention_case;
 
 static const attention_case attention_cases[] = {
-    {1, 1, 1, 2},  {1, 2, 1, 4},   {2, 3, 2, 6},    {1, 32, 4, 16}, {2, 47, 3, 32},
+    {1, 1, 1, 2},  {1, 2, 1, 4},   {2, 3, 2, 6},     {1, 32, 4, 16},  {2, 47, 3, 32},
     {1, 49, 1, 8}, {1, 97, 2, 64}, {1, 130, 1, 128}, {1, 200, 2, 10},
 };
 
@@ -45,8 +46,8 @@ typedef struct loss_case {
 } loss_case;
 
 static const loss_case loss_cases[] = {
-    {4, 4, 5, 8, 0.1, 3.0},         {12, 4, 97, 128, 0.1, 4.0},     {12, 4, 97, 128, 0.0, 4.0},
-    {9, 3, 501, 512, 0.2, 8.0},     {6, 2, 128, 128, 0.1, 30.0},    {6, 3, 1030, 1152, 0.0, 60.0},
+    {4, 4, 5, 8, 0.1, 3.0},         {12, 4, 97, 128, 0.1, 4.0},      {12, 4, 97, 128, 0.0, 4.0},
+    {9, 3, 501, 512, 0.2, 8.0},     {6, 2, 128, 128, 0.1, 30.0},     {6, 3, 1030, 1152, 0.0, 60.0},
     {6, 3, 50259, 50304, 0.1, 5.0}, {6, 3, 50259, 50304, 0.0, 12.0}, {1, 1, 3, 3, 0.2, 1.0},
 };
 
@@ -56,8 +57,8 @@ typedef struct sample_case {
 } sample_case;
 
 static const sample_case sample_cases[] = {
-    {1, 2, 2, 1.0, 0.0},        {16, 97, 128, 1.0, 0.0},  {16, 97, 128, 0.5, 0.01},
-    {9, 501, 512, 1.3, 0.002},  {5, 128, 128, 0.1, 0.0},  {3, 50259, 50304, 1.0, 0.0},
+    {1, 2, 2, 1.0, 0.0},       {16, 97, 128, 1.0, 0.0}, {16, 97, 128, 0.5, 0.01},
+    {9, 501, 512, 1.3, 0.002}, {5, 128, 128, 0.1, 0.0}, {3, 50259, 50304, 1.0, 0.0},
 };
 
 #define COUNT_OF(cases) ((int)(sizeof(cases) / sizeof *(cases)))

@@ -19,21 +19,18 @@ gidd_device *open_test_device(gidd_dtype dtype, int threads)
 {
     const char  *name = getenv("GIDD_TEST_DEVICE");
     gidd_device *device = NULL;
-    gidd_status  status = gidd_device_open(
-         &(gidd_device_args){.name = name != NULL ? name : "cpu", .dtype = dtype, .threads = threads},
-         &device);
+    gidd_status  status = gidd_device_open(&(gidd_device_args){.name = name != NULL ? name : "cpu",
+                                                               .dtype = dtype,
+                                                               .threads = threads},
+                                           &device);
     if (status == GIDD_ERR_DEVICE || status == GIDD_ERR_UNSUPPORTED) {
         exit(77);
     }
     check_ok(status, "gidd_device_open");
-    CHECK_OK(gidd_device_reserve(device, &(gidd_device_limits){.B = 5,
-                                                               .T = 600,
-                                                               .D = 1024,
-                                                               .H = 8,
-                                                               .L = 1,
-                                                               .C = 128,
-                                                               .Vr = 50304,
-                                                               .head_rows = 600}));
+    CHECK_OK(gidd_device_reserve(
+        device,
+        &(gidd_device_limits){
+            .B = 5, .T = 600, .D = 1024, .H = 8, .L = 1, .C = 128, .Vr = 50304, .head_rows = 600}));
     return device;
 }
 
@@ -83,7 +80,8 @@ static char *read_guarded(const buffer *from)
     cr_assert(host != NULL);
     CHECK_OK(gidd_device_copy_out(from->device, host, from->memory, from->bytes + GUARD_BYTES));
     for (size_t i = 0; i < GUARD_BYTES; i++) {
-        cr_assert_eq((unsigned char)host[from->bytes + i], GUARD, "written %zu bytes behind a buffer", i);
+        cr_assert_eq((unsigned char)host[from->bytes + i], GUARD,
+                     "written %zu bytes behind a buffer", i);
     }
     return host;
 }
@@ -137,7 +135,8 @@ double *random_values(uint64_t seed, int64_t count, double scale, gidd_dtype dty
 
 int64_t random_below(uint64_t seed, int64_t index, int64_t bound)
 {
-    return (int64_t)gidd_uniform_below(seed, GIDD_STREAM_TOKEN, (uint64_t)index, 1, (uint64_t)bound);
+    return (int64_t)gidd_uniform_below(seed, GIDD_STREAM_TOKEN, (uint64_t)index, 1,
+                                       (uint64_t)bound);
 }
 
 double largest_of(const double *values, int64_t count)

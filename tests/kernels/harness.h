@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the kernel tests share: buffers on the device under test, random values, comparison. The device is
- * $GIDD_TEST_DEVICE (default cpu), so that one set of tests serves every device.
+ * What the kernel tests share: buffers on the device under test, random values, comparison. The
+ * device is $GIDD_TEST_DEVICE (default cpu), so that one set of tests serves every device.
  */
 #ifndef GIDD_TESTS_KERNELS_HARNESS_H
 #define GIDD_TESTS_KERNELS_HARNESS_H
@@ -9,8 +9,8 @@
 #include "kernels/kernels.h"
 #include "support/tolerance.h"
 
-/* The device under test, workspace reserved for every case of cases.h; or, where this machine has none,
- * the process ends with 77 (skipped). */
+/* The device under test, workspace reserved for every case of cases.h; or, where this machine has
+ * none, the process ends with 77 (skipped). */
 gidd_device *open_test_device(gidd_dtype dtype, int threads);
 
 /* Memory on the device with a guard behind it. */
@@ -32,15 +32,16 @@ void    buffer_bytes(const buffer *from, void *bytes);
 /* Checks the guard and frees. */
 void buffer_release(buffer *gone);
 
-/* count values in [-scale, scale), already exact in dtype; a pure function of `seed`. Owned by the caller. */
+/* count values in [-scale, scale), already exact in dtype; a pure function of `seed`. Owned by the
+ * caller. */
 double *random_values(uint64_t seed, int64_t count, double scale, gidd_dtype dtype);
 int64_t random_below(uint64_t seed, int64_t index, int64_t bound);
 double  round_to(double value, gidd_dtype dtype);
 
 double largest_of(const double *values, int64_t count);
 
-/* Fails the test, naming `what` and the first wrong element, unless every value lies within tolerance;
- * NaN and infinity must be equal. */
+/* Fails the test, naming `what` and the first wrong element, unless every value lies within
+ * tolerance; NaN and infinity must be equal. */
 void check_values(const char *what, const double *computed, const double *exact, int64_t count,
                   gidd_tolerance tolerance);
 /* The same for a buffer. */

@@ -5,10 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-// ---- linear --------------------------------------------------------------------------------------
+// ---- linear
+// --------------------------------------------------------------------------------------
 
-void ref_linear(double *y, const double *x, const double *w, const double *bias, int64_t M, int64_t N,
-                int64_t K)
+void ref_linear(double *y, const double *x, const double *w, const double *bias, int64_t M,
+                int64_t N, int64_t K)
 {
     for (int64_t m = 0; m < M; m++) {
         for (int64_t n = 0; n < N; n++) {
@@ -33,7 +34,8 @@ double ref_gelu_slope(double v)
     return 0.5 * (1.0 + t) + 0.5 * v * (1.0 - t * t) * inner;
 }
 
-void ref_linear_bwd_data(double *dx, const double *dy, const double *w, int64_t M, int64_t N, int64_t K)
+void ref_linear_bwd_data(double *dx, const double *dy, const double *w, int64_t M, int64_t N,
+                         int64_t K)
 {
     memset(dx, 0, (size_t)(M * K) * sizeof *dx);
     for (int64_t m = 0; m < M; m++) {
@@ -60,7 +62,8 @@ void ref_linear_bwd_weight(double *dw, double *dbias, const double *dy, const do
     }
 }
 
-// ---- norm ----------------------------------------------------------------------------------------
+// ---- norm
+// ----------------------------------------------------------------------------------------
 
 void ref_norm(double *u, double *mean, double *rstd, const double *x, const double *gain,
               const double *scale, const double *shift, int64_t D)
@@ -94,7 +97,8 @@ void ref_norm_bwd(double *dx, const double *du, const double *x, double mean, do
     }
 }
 
-// ---- attention -----------------------------------------------------------------------------------
+// ---- attention
+// -----------------------------------------------------------------------------------
 
 void ref_rope(double *rope, int64_t T, int64_t d)
 {
@@ -108,8 +112,8 @@ void ref_rope(double *rope, int64_t T, int64_t d)
 }
 
 // Element i of the rotated q (which = 0), k (1) or of v (2) at position p.
-static double rotated(const double *qkv, const double *rope, const ref_attention_shape *s, int64_t b,
-                      int64_t p, int64_t which, int64_t h, int64_t i)
+static double rotated(const double *qkv, const double *rope, const ref_attention_shape *s,
+                      int64_t b, int64_t p, int64_t which, int64_t h, int64_t i)
 {
     const double *row = qkv + ((b * s->T + p) * 3 + which) * s->H * s->d + h * s->d;
     int64_t       half = s->d / 2;
@@ -122,8 +126,8 @@ static double rotated(const double *qkv, const double *rope, const ref_attention
 }
 
 // Rotated q, k and v of one head, [3][T][d].
-static double *head_of(const double *qkv, const double *rope, const ref_attention_shape *s, int64_t b,
-                       int64_t h)
+static double *head_of(const double *qkv, const double *rope, const ref_attention_shape *s,
+                       int64_t b, int64_t h)
 {
     double *head = malloc((size_t)(3 * s->T * s->d) * sizeof *head);
     for (int64_t which = 0; which < 3; which++) {
@@ -220,7 +224,8 @@ void ref_attention_bwd(double *dqkv, const double *dout, const double *out, cons
     }
 }
 
-// ---- time conditioning ---------------------------------------------------------------------------
+// ---- time conditioning
+// ---------------------------------------------------------------------------
 
 static double ref_silu(double v)
 {
@@ -228,7 +233,8 @@ static double ref_silu(double v)
 }
 
 void ref_time_cond(double *features, double *hidden, double *embedding, double *c, double t,
-                   const double *w0, const double *b0, const double *w2, const double *b2, int64_t C)
+                   const double *w0, const double *b0, const double *w2, const double *b2,
+                   int64_t C)
 {
     double *inner = malloc((size_t)C * sizeof *inner);
     for (int64_t i = 0; i < 128; i++) {
@@ -247,7 +253,8 @@ void ref_time_cond(double *features, double *hidden, double *embedding, double *
     free(inner);
 }
 
-// ---- loss ----------------------------------------------------------------------------------------
+// ---- loss
+// ----------------------------------------------------------------------------------------
 
 gidd_seq_coef ref_coef_gidd(double t, double p_uniform, int64_t V)
 {
@@ -279,7 +286,8 @@ gidd_seq_coef ref_coef_mdlm(double t)
                            .row_weight = 1.0f};
 }
 
-void ref_softmax(double *p, const double *logits, int64_t width, int64_t mask_id, double temperature)
+void ref_softmax(double *p, const double *logits, int64_t width, int64_t mask_id,
+                 double temperature)
 {
     double largest = -HUGE_VAL, sum = 0.0;
     for (int64_t j = 0; j < width; j++) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The kernels once more: plain float64 loops over the formulas of the specification, written for reading
- * and without a look at the kernels. test_reference.c checks their gradients by finite differences.
+ * The kernels once more: plain float64 loops over the formulas of the specification, written for
+ * reading and without a look at the kernels. test_reference.c checks their gradients by finite
+ * differences.
  */
 #ifndef GIDD_TESTS_KERNELS_REFERENCE_H
 #define GIDD_TESTS_KERNELS_REFERENCE_H
@@ -11,12 +12,13 @@
 #include <stdint.h>
 
 /* y = x w^T + bias (NULL: none). */
-void ref_linear(double *y, const double *x, const double *w, const double *bias, int64_t M, int64_t N,
-                int64_t K);
+void   ref_linear(double *y, const double *x, const double *w, const double *bias, int64_t M,
+                  int64_t N, int64_t K);
 double ref_gelu(double v);
 double ref_gelu_slope(double v);
 /* dx = dy w */
-void ref_linear_bwd_data(double *dx, const double *dy, const double *w, int64_t M, int64_t N, int64_t K);
+void ref_linear_bwd_data(double *dx, const double *dy, const double *w, int64_t M, int64_t N,
+                         int64_t K);
 /* dw = dy^T x, dbias = column sums of dy */
 void ref_linear_bwd_weight(double *dw, double *dbias, const double *dy, const double *x, int64_t M,
                            int64_t N, int64_t K);
@@ -42,7 +44,8 @@ void ref_attention_bwd(double *dqkv, const double *dout, const double *out, cons
 
 /* features [256], hidden [C], embedding [C], c [C] of one row. */
 void ref_time_cond(double *features, double *hidden, double *embedding, double *c, double t,
-                   const double *w0, const double *b0, const double *w2, const double *b2, int64_t C);
+                   const double *w0, const double *b0, const double *w2, const double *b2,
+                   int64_t C);
 
 /* Coefficients of SPEC sections 4 and 5 (dynamic weights) or 6. */
 gidd_seq_coef ref_coef_gidd(double t, double p_uniform, int64_t V);
@@ -63,6 +66,7 @@ ref_loss_row ref_loss_mdlm(double *dlogits, const double *logits, int64_t x, int
                            ref_loss_shape shape);
 
 /* p = softmax(logits / temperature), mask excluded. */
-void ref_softmax(double *p, const double *logits, int64_t width, int64_t mask_id, double temperature);
+void ref_softmax(double *p, const double *logits, int64_t width, int64_t mask_id,
+                 double temperature);
 
 #endif

@@ -7,8 +7,8 @@
 static gidd_status open_named(const char *name)
 {
     gidd_device *device = NULL;
-    gidd_status  status =
-        gidd_device_open(&(gidd_device_args){.name = name, .dtype = GIDD_F32, .threads = 1}, &device);
+    gidd_status  status = gidd_device_open(
+         &(gidd_device_args){.name = name, .dtype = GIDD_F32, .threads = 1}, &device);
     gidd_device_close(device);
     return status;
 }
@@ -106,17 +106,17 @@ Test(device, kernels_ask_for_reserved_workspace)
     gidd_device_free(device, device->workspace, device->workspace_bytes);
     device->workspace = NULL;
     device->workspace_bytes = 0;
-    float                   x[8] = {0}, y[8], mean[1], rstd[1];
-    gidd_norm_mod_fwd_args  args = {.u = y,
-                                    .mean = mean,
-                                    .rstd = rstd,
-                                    .x = x,
-                                    .gain = x,
-                                    .mods = x,
-                                    .u_rows = 1,
-                                    .rows = 1,
-                                    .cols = 8,
-                                    .T = 1};
+    float                  x[8] = {0}, y[8], mean[1], rstd[1];
+    gidd_norm_mod_fwd_args args = {.u = y,
+                                   .mean = mean,
+                                   .rstd = rstd,
+                                   .x = x,
+                                   .gain = x,
+                                   .mods = x,
+                                   .u_rows = 1,
+                                   .rows = 1,
+                                   .cols = 8,
+                                   .T = 1};
     if (strcmp(device->kernels->device, "cpu") == 0) {
         cr_assert_eq(device->kernels->norm_mod_fwd(device, &args), GIDD_ERR_ARG);
     }
@@ -128,6 +128,7 @@ Test(device, describes_itself)
     gidd_device *device = open_test_device(GIDD_BF16, 2);
     char         text[128];
     gidd_device_describe(device, text, sizeof text);
-    cr_assert(strncmp(text, device->kernels->device, 3) == 0 && strchr(text, '\n') == NULL, "%s", text);
+    cr_assert(strncmp(text, device->kernels->device, 3) == 0 && strchr(text, '\n') == NULL, "%s",
+              text);
     gidd_device_close(device);
 }

@@ -33,14 +33,16 @@ static int64_t make_chunks(const int32_t *ids, int64_t rows, int64_t table, int3
 
 static void check_case(gidd_device *device, struct embed_case c, int accumulate)
 {
-    gidd_dtype        dtype = device->dtype;
-    int32_t          *ids = malloc((size_t)c.rows * sizeof *ids), *sorted = malloc((size_t)c.rows * sizeof *sorted);
+    gidd_dtype dtype = device->dtype;
+    int32_t   *ids = malloc((size_t)c.rows * sizeof *ids),
+            *sorted = malloc((size_t)c.rows * sizeof *sorted);
     gidd_embed_chunk *chunks = malloc((size_t)c.rows * sizeof *chunks);
     for (int64_t p = 0; p < c.rows; p++) {
         ids[p] = (int32_t)random_below(21, p, c.ids);
     }
     int64_t chunk_count = make_chunks(ids, c.rows, c.ids, sorted, chunks);
-    double *table = random_values(22, c.ids * c.D, 1.0, dtype), *dout = random_values(23, c.rows * c.D, 1.0, dtype);
+    double *table = random_values(22, c.ids * c.D, 1.0, dtype),
+           *dout = random_values(23, c.rows * c.D, 1.0, dtype);
     double *exact_out = malloc((size_t)(c.rows * c.D) * sizeof *exact_out);
     double *exact = accumulate ? random_values(24, c.ids * c.D, 1.0, GIDD_F32)
                                : calloc((size_t)(c.ids * c.D), sizeof *exact);
@@ -50,7 +52,8 @@ static void check_case(gidd_device *device, struct embed_case c, int accumulate)
         exact_out[i] = table[element];
         exact[element] += dout[i];
     }
-    buffer out = buffer_of(device, dtype, NULL, c.rows * c.D), dev_table = buffer_of(device, dtype, table, c.ids * c.D);
+    buffer out = buffer_of(device, dtype, NULL, c.rows * c.D),
+           dev_table = buffer_of(device, dtype, table, c.ids * c.D);
     buffer dev_ids = buffer_of_bytes(device, ids, (size_t)c.rows * sizeof *ids);
     buffer dev_dout = buffer_of(device, dtype, dout, c.rows * c.D);
     buffer dev_sorted = buffer_of_bytes(device, sorted, (size_t)c.rows * sizeof *sorted);

@@ -6,21 +6,26 @@
 #include <criterion/criterion.h>
 #include <stdlib.h>
 
-// A device of one type may be asked for products of the other (modulations are fp32 on a bf16 device).
+// A device of one type may be asked for products of the other (modulations are fp32 on a bf16
+// device).
 static const struct {
     gidd_dtype device, product;
 } types[] = {{GIDD_F32, GIDD_F32}, {GIDD_BF16, GIDD_BF16}, {GIDD_BF16, GIDD_F32}};
 
 static void check_forward(gidd_device *device, linear_case c, gidd_dtype dtype)
 {
-    double *x = random_values(1, c.M * c.K, 1.0, dtype), *w = random_values(2, c.N * c.K, 1.0, dtype);
+    double *x = random_values(1, c.M * c.K, 1.0, dtype),
+           *w = random_values(2, c.N * c.K, 1.0, dtype);
     double *bias = random_values(3, c.N, 1.0, dtype);
     double *exact = malloc((size_t)(c.M * c.N) * sizeof *exact);
-    buffer  dev_x = buffer_of(device, dtype, x, c.M * c.K), dev_w = buffer_of(device, dtype, w, c.N * c.K);
-    buffer  dev_bias = buffer_of(device, dtype, bias, c.N);
-    for (gidd_linear_epilogue epilogue = GIDD_LINEAR_NONE; epilogue <= GIDD_LINEAR_BIAS_GELU; epilogue++) {
+    buffer  dev_x = buffer_of(device, dtype, x, c.M * c.K),
+           dev_w = buffer_of(device, dtype, w, c.N * c.K);
+    buffer dev_bias = buffer_of(device, dtype, bias, c.N);
+    for (gidd_linear_epilogue epilogue = GIDD_LINEAR_NONE; epilogue <= GIDD_LINEAR_BIAS_GELU;
+         epilogue++) {
         for (int keep_pre = 0; keep_pre < 2; keep_pre++) {
-            buffer y = buffer_of(device, dtype, NULL, c.M * c.N), pre = buffer_of(device, dtype, NULL, c.M * c.N);
+            buffer y = buffer_of(device, dtype, NULL, c.M * c.N),
+                   pre = buffer_of(device, dtype, NULL, c.M * c.N);
             CHECK_OK(device->kernels->linear_fwd(
                 device, &(gidd_linear_fwd_args){.y = y.memory,
                                                 .pre = keep_pre ? pre.memory : NULL,
@@ -33,7 +38,8 @@ static void check_forward(gidd_device *device, linear_case c, gidd_dtype dtype)
                                                 .dtype = dtype,
                                                 .epilogue = epilogue}));
             ref_linear(exact, x, w, epilogue == GIDD_LINEAR_NONE ? NULL : bias, c.M, c.N, c.K);
-            gidd_tolerance tolerance = {dtype, (double)c.K + 1, fmax(1.0, largest_of(exact, c.M * c.N))};
+            gidd_tolerance tolerance = {dtype, (double)c.K + 1,
+                                        fmax(1.0, largest_of(exact, c.M * c.N))};
             int            with_gelu = epilogue == GIDD_LINEAR_BIAS_GELU;
             if (with_gelu && keep_pre) {
                 check_buffer("pre", &pre, exact, tolerance);
@@ -44,7 +50,8 @@ static void check_forward(gidd_device *device, linear_case c, gidd_dtype dtype)
                 exact[i] = ref_gelu(keep_pre ? exact[i] : round_to(exact[i], dtype));
             }
             if (with_gelu && !keep_pre) {
-                tolerance.largest *= dtype == GIDD_BF16 ? 0x1p16 : 1.0; // pre may round the other way
+                tolerance.largest *=
+                    dtype == GIDD_BF16 ? 0x1p16 : 1.0; // pre may round the other way
             }
             check_buffer("y", &y, exact, tolerance);
             buffer_release(&y);
@@ -62,11 +69,13 @@ static void check_forward(gidd_device *device, linear_case c, gidd_dtype dtype)
 
 static void check_backward_data(gidd_device *device, linear_case c, gidd_dtype dtype)
 {
-    double *dy = random_values(4, c.M * c.N, 1.0, dtype), *w = random_values(5, c.N * c.K, 1.0, dtype);
+    double *dy = random_values(4, c.M * c.N, 1.0, dtype),
+           *w = random_values(5, c.N * c.K, 1.0, dtype);
     double *pre = random_values(6, c.M * c.K, 4.0, dtype);
     double *exact = malloc((size_t)(c.M * c.K) * sizeof *exact);
-    buffer  dev_dy = buffer_of(device, dtype, dy, c.M * c.N), dev_w = buffer_of(device, dtype, w, c.N * c.K);
-    buffer  dev_pre = buffer_of(device, dtype, pre, c.M * c.K);
+    buffer  dev_dy = buffer_of(device, dtype, dy, c.M * c.N),
+           dev_w = buffer_of(device, dtype, w, c.N * c.K);
+    buffer dev_pre = buffer_of(device, dtype, pre, c.M * c.K);
     ref_linear_bwd_data(exact, dy, w, c.M, c.N, c.K);
     gidd_tolerance tolerance = {dtype, (double)c.N + 4, fmax(1.0, largest_of(exact, c.M * c.K))};
     for (int with_gelu = 0; with_gelu < 2; with_gelu++) {
@@ -97,12 +106,16 @@ static void check_backward_data(gidd_device *device, linear_case c, gidd_dtype d
 
 static void check_backward_weight(gidd_device *device, linear_case c, gidd_dtype dtype)
 {
-    double *dy = random_values(7, c.M * c.N, 1.0, dtype), *x = random_values(8, c.M * c.K, 1.0, dtype);
-    double *old_dw = random_values(9, c.N * c.K, 1.0, GIDD_F32), *old_db = random_values(10, c.N, 1.0, GIDD_F32);
+    double *dy = random_values(7, c.M * c.N, 1.0, dtype),
+           *x = random_values(8, c.M * c.K, 1.0, dtype);
+    double *old_dw = random_values(9, c.N * c.K, 1.0, GIDD_F32),
+           *old_db = random_values(10, c.N, 1.0, GIDD_F32);
     double *dw = malloc((size_t)(c.N * c.K) * sizeof *dw), *db = malloc((size_t)c.N * sizeof *db);
-    buffer  dev_dy = buffer_of(device, dtype, dy, c.M * c.N), dev_x = buffer_of(device, dtype, x, c.M * c.K);
+    buffer  dev_dy = buffer_of(device, dtype, dy, c.M * c.N),
+           dev_x = buffer_of(device, dtype, x, c.M * c.K);
     ref_linear_bwd_weight(dw, db, dy, x, c.M, c.N, c.K);
-    gidd_tolerance tolerance = {GIDD_F32, (double)c.M + 2, 1.0 + largest_of(dw, c.N * c.K) + largest_of(db, c.N)};
+    gidd_tolerance tolerance = {GIDD_F32, (double)c.M + 2,
+                                1.0 + largest_of(dw, c.N * c.K) + largest_of(db, c.N)};
     for (int accumulate = 0; accumulate < 2; accumulate++) {
         buffer dev_dw = buffer_of(device, GIDD_F32, accumulate ? old_dw : NULL, c.N * c.K);
         buffer dev_db = buffer_of(device, GIDD_F32, accumulate ? old_db : NULL, c.N);
@@ -166,16 +179,16 @@ Test(linear, backward_weight)
 Test(linear, no_rows)
 {
     gidd_device *device = open_test_device(GIDD_F32, 1);
-    buffer       dw = buffer_of(device, GIDD_F32, NULL, 6), db = buffer_of(device, GIDD_F32, NULL, 2);
-    double       zeros[6] = {0};
-    buffer       some = buffer_of(device, GIDD_F32, zeros, 6);
-    CHECK_OK(device->kernels->linear_bwd_weight(
-        device, &(gidd_linear_bwd_weight_args){.dw = dw.memory,
-                                               .dbias = db.memory,
-                                               .dy = some.memory,
-                                               .x = some.memory,
-                                               .N = 2,
-                                               .K = 3}));
+    buffer dw = buffer_of(device, GIDD_F32, NULL, 6), db = buffer_of(device, GIDD_F32, NULL, 2);
+    double zeros[6] = {0};
+    buffer some = buffer_of(device, GIDD_F32, zeros, 6);
+    CHECK_OK(device->kernels->linear_bwd_weight(device,
+                                                &(gidd_linear_bwd_weight_args){.dw = dw.memory,
+                                                                               .dbias = db.memory,
+                                                                               .dy = some.memory,
+                                                                               .x = some.memory,
+                                                                               .N = 2,
+                                                                               .K = 3}));
     check_buffer("dw", &dw, zeros, (gidd_tolerance){GIDD_F32, 1, 0});
     check_buffer("dbias", &db, zeros, (gidd_tolerance){GIDD_F32, 1, 0});
     buffer_release(&dw);
@@ -187,7 +200,8 @@ Test(linear, no_rows)
 Test(linear, gelu_at_extremes)
 {
     gidd_device *device = open_test_device(GIDD_F32, 1);
-    double       bias[] = {0.0, -0.0, 1e-30, -1e-30, 1e-40, 5.0, -5.0, -12.0, 30.0, -30.0, 1e10, -1e10, 1e30, -1e30, (double)NAN};
+    double       bias[] = {0.0,  -0.0,  1e-30, -1e-30, 1e-40, 5.0,   -5.0,       -12.0,
+                           30.0, -30.0, 1e10,  -1e10,  1e30,  -1e30, (double)NAN};
     enum { COUNT = sizeof bias / sizeof *bias };
     double w[COUNT] = {0}, x[1] = {0}, slopes[COUNT], values[COUNT], ones[COUNT];
     for (int i = 0; i < COUNT; i++) {
@@ -196,25 +210,29 @@ Test(linear, gelu_at_extremes)
         slopes[i] = fabs(bias[i]) > 1e9 ? (bias[i] > 0.0) : ref_gelu_slope(bias[i]);
         ones[i] = 1.0;
     }
-    buffer dev_b = buffer_of(device, GIDD_F32, bias, COUNT), dev_w = buffer_of(device, GIDD_F32, w, COUNT);
+    buffer dev_b = buffer_of(device, GIDD_F32, bias, COUNT),
+           dev_w = buffer_of(device, GIDD_F32, w, COUNT);
     buffer dev_x = buffer_of(device, GIDD_F32, x, 1), y = buffer_of(device, GIDD_F32, NULL, COUNT);
-    CHECK_OK(device->kernels->linear_fwd(device, &(gidd_linear_fwd_args){.y = y.memory,
-                                                                         .x = dev_x.memory,
-                                                                         .w = dev_w.memory,
-                                                                         .bias = dev_b.memory,
-                                                                         .M = 1,
-                                                                         .N = COUNT,
-                                                                         .K = 1,
-                                                                         .epilogue = GIDD_LINEAR_BIAS_GELU}));
+    CHECK_OK(device->kernels->linear_fwd(
+        device, &(gidd_linear_fwd_args){.y = y.memory,
+                                        .x = dev_x.memory,
+                                        .w = dev_w.memory,
+                                        .bias = dev_b.memory,
+                                        .M = 1,
+                                        .N = COUNT,
+                                        .K = 1,
+                                        .epilogue = GIDD_LINEAR_BIAS_GELU}));
     check_buffer("gelu", &y, values, (gidd_tolerance){GIDD_F32, 1, 1.0});
-    buffer dev_one = buffer_of(device, GIDD_F32, ones, COUNT), dx = buffer_of(device, GIDD_F32, NULL, COUNT);
-    CHECK_OK(device->kernels->linear_bwd_data(device, &(gidd_linear_bwd_data_args){.dx = dx.memory,
-                                                                                   .dy = dev_one.memory,
-                                                                                   .w = dev_one.memory,
-                                                                                   .pre = dev_b.memory,
-                                                                                   .M = 1,
-                                                                                   .N = 1,
-                                                                                   .K = COUNT}));
+    buffer dev_one = buffer_of(device, GIDD_F32, ones, COUNT),
+           dx = buffer_of(device, GIDD_F32, NULL, COUNT);
+    CHECK_OK(
+        device->kernels->linear_bwd_data(device, &(gidd_linear_bwd_data_args){.dx = dx.memory,
+                                                                              .dy = dev_one.memory,
+                                                                              .w = dev_one.memory,
+                                                                              .pre = dev_b.memory,
+                                                                              .M = 1,
+                                                                              .N = 1,
+                                                                              .K = COUNT}));
     check_buffer("gelu'", &dx, slopes, (gidd_tolerance){GIDD_F32, 1, 1.0});
     buffer_release(&dev_b);
     buffer_release(&dev_w);
@@ -230,8 +248,9 @@ Test(linear, nothing_is_allocated_twice)
 {
     gidd_device *device = open_test_device(GIDD_F32, 2);
     check_forward(device, linear_cases[4], GIDD_F32);
-    buffer  x = buffer_of(device, GIDD_F32, NULL, 64 * 64);
-    buffer  w = buffer_of(device, GIDD_F32, NULL, 64 * 64), y = buffer_of(device, GIDD_F32, NULL, 64 * 64);
+    buffer x = buffer_of(device, GIDD_F32, NULL, 64 * 64);
+    buffer w = buffer_of(device, GIDD_F32, NULL, 64 * 64),
+           y = buffer_of(device, GIDD_F32, NULL, 64 * 64);
     int64_t counts[3];
     for (int round = 0; round < 3; round++) {
         counts[round] = device->allocation_count;

@@ -31,7 +31,9 @@ static fixture make_fixture(gidd_device *device, loss_case c, int mdlm)
     f.coef = malloc((size_t)f.B * sizeof *f.coef);
     for (int64_t p = 0; p < c.rows; p++) {
         f.x[p] = (int32_t)random_below(51, p, c.V - 1);
-        f.z[p] = p % 3 == 0 ? f.x[p] : p % 3 == 1 ? f.mask_id : (int32_t)random_below(52, p, c.V - 1);
+        f.z[p] = p % 3 == 0   ? f.x[p]
+                 : p % 3 == 1 ? f.mask_id
+                              : (int32_t)random_below(52, p, c.V - 1);
         f.list[p] = (int32_t)((p + 1) % c.rows);
     }
     for (int64_t b = 0; b < f.B; b++) {
@@ -89,15 +91,17 @@ static void run(fixture *f, int mdlm, gidd_loss_mode mode, int with_list, float 
 static double weight_of(const fixture *f, int64_t p)
 {
     const gidd_seq_coef *coef = &f->coef[p / f->c.T];
-    float w = f->z[p] == f->x[p] ? coef->w_keep : f->z[p] == f->mask_id ? coef->w_mask : coef->w_other;
+    float                w = f->z[p] == f->x[p]      ? coef->w_keep
+                             : f->z[p] == f->mask_id ? coef->w_mask
+                                                     : coef->w_other;
     return (double)w * (double)coef->row_weight;
 }
 
 // |computed - exact| <= 1e-5 (1 + |exact|): the bound of VECTORS for per-token arrays.
 static void check_term(const char *what, double computed, double exact)
 {
-    cr_assert(fabs(computed - exact) <= 1e-5 * (1.0 + fabs(exact)), "%s is %.9g, should be %.9g", what,
-              computed, exact);
+    cr_assert(fabs(computed - exact) <= 1e-5 * (1.0 + fabs(exact)), "%s is %.9g, should be %.9g",
+              what, computed, exact);
 }
 
 static void check_case(gidd_device *device, loss_case c, int mdlm, int with_list)
@@ -107,7 +111,8 @@ static void check_case(gidd_device *device, loss_case c, int mdlm, int with_list
     double *exact = malloc((size_t)c.Vr * sizeof *exact);
     run(&f, mdlm, GIDD_LOSS_EVALUATE, with_list, (float)scale);
     double *evaluated = buffer_values(&f.terms);
-    check_buffer("logits after evaluation", &f.dev_logits, f.logits, (gidd_tolerance){device->dtype, 0, 0});
+    check_buffer("logits after evaluation", &f.dev_logits, f.logits,
+                 (gidd_tolerance){device->dtype, 0, 0});
     run(&f, mdlm, GIDD_LOSS_TRAIN, with_list, (float)scale);
     double *terms = buffer_values(&f.terms), *gradient = buffer_values(&f.dev_logits);
     cr_assert_eq(memcmp(evaluated, terms, (size_t)(c.rows * 4) * sizeof *terms), 0);
@@ -116,13 +121,15 @@ static void check_case(gidd_device *device, loss_case c, int mdlm, int with_list
         const double  *logits = f.logits + r * c.Vr, *term = terms + p * 4;
         ref_loss_shape shape = {c.V, c.Vr, f.mask_id};
         double         g = scale * weight_of(&f, p);
-        ref_loss_row   row = mdlm ? ref_loss_mdlm(exact, logits, f.x[p], f.z[p], g, shape)
-                                  : ref_loss_gidd(exact, logits, f.x[p], f.z[p], &f.coef[p / c.T], g, shape);
+        ref_loss_row   row =
+            mdlm ? ref_loss_mdlm(exact, logits, f.x[p], f.z[p], g, shape)
+                   : ref_loss_gidd(exact, logits, f.x[p], f.z[p], &f.coef[p / c.T], g, shape);
         check_term("kl", term[0], row.kl);
         check_term("is", term[1], row.is);
         check_term("log ratio", term[2], row.log_ratio);
         check_term("log p(x)", term[3], row.log_px);
-        // a column costs an exponential, a product and a quotient; the row's two sums are nearly exact
+        // a column costs an exponential, a product and a quotient; the row's two sums are nearly
+        // exact
         check_values("dlogits", gradient + r * c.Vr, exact, c.Vr,
                      (gidd_tolerance){device->dtype, 1.0, 2.0 * largest_of(exact, c.Vr)});
         cr_assert_eq(gradient[r * c.Vr + f.mask_id], 0.0);
@@ -198,7 +205,10 @@ Test(loss, nan_is_not_swallowed)
         f.dev_logits = buffer_of(device, GIDD_F32, f.logits, f.c.rows * f.c.Vr);
         run(&f, 0, GIDD_LOSS_TRAIN, 0, 1.0f);
         double *terms = buffer_values(&f.terms);
-        cr_assert(!isfinite(terms[3 * 4]) && isfinite(terms[2 * 4]));
+        for (int term = 0; term < 4; term++) {
+            cr_assert(!isfinite(terms[3 * 4 + term]) && isfinite(terms[2 * 4 + term]), "term %d",
+                      term);
+        }
         free(terms);
         release_fixture(&f);
     }
@@ -210,30 +220,52 @@ Test(loss, sums)
 {
     gidd_device  *device = open_test_device(GIDD_F32, 2);
     int32_t       x[6] = {1, 2, 3, 4, 5, 6}, z[6] = {1, 9, 4, 4, 9, 9}, a[6] = {1, 1, 1, 1, 1, 0};
-    gidd_loss_row rows[6] = {{1, 2, 0, -3}, {3, 4, 0, -1}, {5, 6, 0, -1}, {7, 8, 0, -0.5f}, {9, 10, 0, -1}, {11, 12, 0, -1}};
-    gidd_seq_coef coef[3] = {
-        {.w_keep = 2, .w_mask = 3, .w_other = 5, .omega_keep = 7, .omega_mask = 11, .omega_other = 13, .row_weight = 1},
-        {.w_keep = 1, .w_mask = 1, .w_other = 1, .omega_keep = 1, .omega_mask = 1, .omega_other = 1, .row_weight = 1},
-        {.w_keep = 1, .w_mask = 1, .w_other = 1, .omega_keep = 1, .omega_mask = 1, .omega_other = 1, .row_weight = 0}};
+    gidd_loss_row rows[6] = {{1, 2, 0, -3},    {3, 4, 0, -1},  {5, 6, 0, -1},
+                             {7, 8, 0, -0.5f}, {9, 10, 0, -1}, {11, 12, 0, -1}};
+    gidd_seq_coef coef[3] = {{.w_keep = 2,
+                              .w_mask = 3,
+                              .w_other = 5,
+                              .omega_keep = 7,
+                              .omega_mask = 11,
+                              .omega_other = 13,
+                              .row_weight = 1},
+                             {.w_keep = 1,
+                              .w_mask = 1,
+                              .w_other = 1,
+                              .omega_keep = 1,
+                              .omega_mask = 1,
+                              .omega_other = 1,
+                              .row_weight = 1},
+                             {.w_keep = 1,
+                              .w_mask = 1,
+                              .w_other = 1,
+                              .omega_keep = 1,
+                              .omega_mask = 1,
+                              .omega_other = 1,
+                              .row_weight = 0}};
     for (int skip = 0; skip < 2; skip++) {
         gidd_loss_sums sums = {.loss = 100.0, .min_log_px = HUGE_VAL};
         if (skip) {
             rows[0].kl = NAN; // never written, must not be read
             rows[3].kl = NAN;
         }
-        buffer dev_rows = buffer_of_bytes(device, rows, sizeof rows), dev_x = buffer_of_bytes(device, x, sizeof x);
-        buffer dev_z = buffer_of_bytes(device, z, sizeof z), dev_a = buffer_of_bytes(device, a, sizeof a);
-        buffer dev_coef = buffer_of_bytes(device, coef, sizeof coef), dev_sums = buffer_of_bytes(device, &sums, sizeof sums);
-        CHECK_OK(device->kernels->loss_sums(device, &(gidd_loss_sums_args){.sums = dev_sums.memory,
-                                                                           .terms = dev_rows.memory,
-                                                                           .x = dev_x.memory,
-                                                                           .z = dev_z.memory,
-                                                                           .attention_mask = dev_a.memory,
-                                                                           .coef = dev_coef.memory,
-                                                                           .B = 3,
-                                                                           .T = 2,
-                                                                           .mask_id = 9,
-                                                                           .skip_clean = skip}));
+        buffer dev_rows = buffer_of_bytes(device, rows, sizeof rows),
+               dev_x = buffer_of_bytes(device, x, sizeof x);
+        buffer dev_z = buffer_of_bytes(device, z, sizeof z),
+               dev_a = buffer_of_bytes(device, a, sizeof a);
+        buffer dev_coef = buffer_of_bytes(device, coef, sizeof coef),
+               dev_sums = buffer_of_bytes(device, &sums, sizeof sums);
+        CHECK_OK(device->kernels->loss_sums(device,
+                                            &(gidd_loss_sums_args){.sums = dev_sums.memory,
+                                                                   .terms = dev_rows.memory,
+                                                                   .x = dev_x.memory,
+                                                                   .z = dev_z.memory,
+                                                                   .attention_mask = dev_a.memory,
+                                                                   .coef = dev_coef.memory,
+                                                                   .B = 3,
+                                                                   .T = 2,
+                                                                   .mask_id = 9,
+                                                                   .skip_clean = skip}));
         buffer_bytes(&dev_sums, &sums);
         double clean = 2 * 3 + 1 * 15, clean_elbo = 7 * 3 + 1 * 15;
         cr_assert_eq(sums.loss, 100.0 + 3 * 7 + 1 * 11 + (skip ? 0 : clean));

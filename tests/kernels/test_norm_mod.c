@@ -100,7 +100,8 @@ static void check_forward(gidd_device *device, norm_mod_case c)
     free(exact);
     exact = malloc((size_t)(f.u_rows * D + 1) * sizeof *exact);
     double *x = buffer_values(&f.x_out); // statistics are those of the stored x'
-    double *mean = malloc((size_t)f.rows * sizeof *mean), *rstd = malloc((size_t)f.rows * sizeof *rstd);
+    double *mean = malloc((size_t)f.rows * sizeof *mean),
+           *rstd = malloc((size_t)f.rows * sizeof *rstd);
     double *all = malloc((size_t)(f.rows * D) * sizeof *all);
     for (int64_t r = 0; r < f.rows; r++) {
         ref_norm(all + r * D, mean + r, rstd + r, x + r * D, f.gain, mods_of(&f, r, f.at.scale),
@@ -110,7 +111,8 @@ static void check_forward(gidd_device *device, norm_mod_case c)
         memcpy(exact + i * D, all + f.list[i] * D, (size_t)D * sizeof *exact);
     }
     check_buffer("mean", &f.mean, mean, (gidd_tolerance){GIDD_F32, (double)D, 1.0});
-    check_buffer("rstd", &f.rstd, rstd, (gidd_tolerance){GIDD_F32, (double)D, largest_of(rstd, f.rows)});
+    check_buffer("rstd", &f.rstd, rstd,
+                 (gidd_tolerance){GIDD_F32, (double)D, largest_of(rstd, f.rows)});
     check_buffer("u", &f.u, exact,
                  (gidd_tolerance){f.dtype, (double)D, largest_of(exact, f.u_rows * D) + 1.0});
     free(exact);
@@ -142,7 +144,8 @@ static gradients reference_backward(const fixture *f, const double *du, const do
     for (int64_t r = 0; r < f->rows; r++) {
         const double *scale = mods_of(f, r, f->at.scale), *gate = mods_of(f, r, f->at.gate);
         double       *dmods = g.dmods + r / f->c.T * f->stride;
-        ref_norm_bwd(g.dx + r * D, du_of_row + r * D, kept_x + r * D, mean[r], rstd[r], f->gain, scale, D);
+        ref_norm_bwd(g.dx + r * D, du_of_row + r * D, kept_x + r * D, mean[r], rstd[r], f->gain,
+                     scale, D);
         for (int64_t j = 0; j < D; j++) {
             int64_t i = r * D + j;
             double  xhat = (kept_x[i] - mean[r]) * rstd[r];
@@ -180,15 +183,18 @@ static void check_backward(gidd_device *device, norm_mod_case c, int with_above,
     fixture f = make_fixture(device, c);
     int64_t D = c.D, numbers = f.rows * D;
     run_forward(&f);
-    double   *x = buffer_values(&f.x_out), *mean = buffer_values(&f.mean), *rstd = buffer_values(&f.rstd);
-    double   *du = random_values(15, f.u_rows * D, 1.0, f.dtype);
-    double   *above = random_values(16, numbers, 1.0, f.dtype), *old = random_values(17, D, 1.0, GIDD_F32);
+    double *x = buffer_values(&f.x_out), *mean = buffer_values(&f.mean),
+           *rstd = buffer_values(&f.rstd);
+    double *du = random_values(15, f.u_rows * D, 1.0, f.dtype);
+    double *above = random_values(16, numbers, 1.0, f.dtype),
+           *old = random_values(17, D, 1.0, GIDD_F32);
     gradients g = reference_backward(&f, du, with_above ? above : NULL, x, mean, rstd);
     buffer    dev_du = buffer_of(device, f.dtype, du, f.u_rows * D);
-    buffer    dx = buffer_of(device, f.dtype, with_above ? above : NULL, numbers); // dx may alias dx_out
-    buffer    dy = buffer_of(device, f.dtype, NULL, numbers);
-    buffer    dgain = buffer_of(device, GIDD_F32, accumulate ? old : NULL, D);
-    buffer    dmods = buffer_of(device, GIDD_F32, NULL, c.B * f.stride);
+    buffer    dx =
+        buffer_of(device, f.dtype, with_above ? above : NULL, numbers); // dx may alias dx_out
+    buffer dy = buffer_of(device, f.dtype, NULL, numbers);
+    buffer dgain = buffer_of(device, GIDD_F32, accumulate ? old : NULL, D);
+    buffer dmods = buffer_of(device, GIDD_F32, NULL, c.B * f.stride);
     CHECK_OK(device->kernels->norm_mod_bwd(
         device, &(gidd_norm_mod_bwd_args){.dx = dx.memory,
                                           .dy = c.with_y ? dy.memory : NULL,
@@ -272,4 +278,27 @@ Test(norm_mod, threads_do_not_matter)
     }
     free(bits[0]);
     free(bits[1]);
+}
+
+// Equal rows give equal bits wherever they lie: a loop that first steps up to an aligned address would
+// sum in another order there.
+Test(norm_mod, addresses_do_not_matter)
+{
+    enum { ROWS = 16, D = 40 }; // rows 160 bytes apart
+    gidd_device  *device = open_test_device(GIDD_F32, 1);
+    norm_mod_case c = {.B = 1, .T = ROWS, .D = D};
+    fixture       f = make_fixture(device, c);
+    float         u[ROWS * D];
+    for (int i = 0; i < ROWS * D; i++) {
+        f.x[i] = f.x[i % D];
+    }
+    buffer_release(&f.dev_x);
+    f.dev_x = buffer_of(device, GIDD_F32, f.x, ROWS * D);
+    run_forward(&f);
+    buffer_bytes(&f.u, u);
+    for (int row = 1; row < ROWS; row++) {
+        cr_assert_eq(memcmp(u, u + row * D, D * sizeof *u), 0, "row %d", row);
+    }
+    release_fixture(&f);
+    gidd_device_close(device);
 }

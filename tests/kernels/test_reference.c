@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The lowest rung: the reference's gradients against 4-point finite differences of its own forward, both
- * in float64. Their error is about h^4 (times a fifth derivative) plus 1e-16 / h.
+ * The lowest rung: the reference's gradients against 4-point finite differences of its own forward,
+ * both in float64. Their error is about h^4 (times a fifth derivative) plus 1e-16 / h.
  */
 #include "kernels/harness.h"
 #include "kernels/reference.h"
@@ -26,8 +26,8 @@ static void check_gradient(const char *what, objective f, double *x, const doubl
         }
         x[i] = kept;
         double exact = (values[0] - 8.0 * values[1] + 8.0 * values[2] - values[3]) / (12.0 * h);
-        cr_assert(fabs(gradient[i] - exact) <= 1e-9 * (1.0 + fabs(exact)), "%s[%lld] is %.12g, should be %.12g",
-                  what, (long long)i, gradient[i], exact);
+        cr_assert(fabs(gradient[i] - exact) <= 1e-9 * (1.0 + fabs(exact)),
+                  "%s[%lld] is %.12g, should be %.12g", what, (long long)i, gradient[i], exact);
     }
 }
 
@@ -155,8 +155,9 @@ Test(reference, attention)
         ref_attention_shape s = {2, 4, 2, 6, causal};
         int64_t             count = s.B * s.T * s.H * s.d;
         double              out[96], lse[16], rope[24], dqkv[288];
-        double             *qkv = random_values(9, 3 * count, 1.0, GIDD_F32), *dout = random_values(10, count, 1.0, GIDD_F32);
-        attention_context   c = {s, rope, dout, out, lse};
+        double             *qkv = random_values(9, 3 * count, 1.0, GIDD_F32),
+               *dout = random_values(10, count, 1.0, GIDD_F32);
+        attention_context c = {s, rope, dout, out, lse};
         ref_rope(rope, s.T, s.d);
         (void)attention_of_qkv(qkv, &c);
         ref_attention_bwd(dqkv, dout, out, lse, qkv, rope, s);
@@ -202,7 +203,8 @@ Test(reference, losses)
 Test(reference, coefficients)
 {
     gidd_seq_coef c = ref_coef_gidd(0.5, 0.2, 101);
-    cr_assert(fabs((double)c.alpha + (double)c.beta_mask + 100.0 * (double)c.beta_other - 1.0) < 1e-6);
+    cr_assert(fabs((double)c.alpha + (double)c.beta_mask + 100.0 * (double)c.beta_other - 1.0) <
+              1e-6);
     cr_assert(fabs(100.0 * (double)c.beta_other - 0.2) < 1e-6); // the uniform share at 1/2 is p_u
     cr_assert(fabs((double)c.omega_mask - 4.0) < 1e-6 && fabs((double)c.omega_other - 2.0) < 1e-6);
 }

@@ -17,7 +17,8 @@ static void marginal(double t, double p, int64_t V, double out[3])
 }
 
 // SPEC section 9, written over whole vectors.
-static void reference_posterior(double *post, const double *xhat, int64_t z, const gidd_sample_step_args *a)
+static void reference_posterior(double *post, const double *xhat, int64_t z,
+                                const gidd_sample_step_args *a)
 {
     double sum = 0.0, q_t_z = 0.0, beta_ts_z = 0.0, alpha_ts = a->alpha_t / a->alpha_s;
     for (int64_t j = 0; j < a->width; j++) {
@@ -32,7 +33,8 @@ static void reference_posterior(double *post, const double *xhat, int64_t z, con
     for (int64_t j = 0; j < a->width; j++) {
         post[j] *= ((j == z ? alpha_ts : 0.0) + beta_ts_z) / q_t_z;
         if (a->kind == GIDD_SAMPLE_MDLM) {
-            post[j] = j == a->mask_id ? a->move_s / a->move_t : xhat[j] * (a->move_t - a->move_s) / a->move_t;
+            post[j] = j == a->mask_id ? a->move_s / a->move_t
+                                      : xhat[j] * (a->move_t - a->move_s) / a->move_t;
         }
         post[j] = post[j] < a->min_p ? 0.0 : post[j];
         sum += post[j];
@@ -80,7 +82,8 @@ static fixture make_fixture(gidd_device *device, sample_case c)
     for (int64_t i = 0; i < c.rows; i++) {
         f.z[i] = i % 2 == 0 ? (int32_t)c.width - 1 : (int32_t)random_below(82, i, c.width);
         f.fixed[i] = i % 5 == 4;
-        f.logits[i * c.stride + c.width - 1] = i % 3 == 0 ? 300.0 : 0.0; // the mask's must not matter
+        f.logits[i * c.stride + c.width - 1] =
+            i % 3 == 0 ? 300.0 : 0.0; // the mask's must not matter
         f.uniform[i] = i == 0 ? 0.0 : (double)random_below(83, i, 1 << 30) * 0x1p-30;
     }
     f.dev_z = buffer_of_bytes(device, f.z, (size_t)c.rows * sizeof *f.z);
@@ -133,12 +136,15 @@ static void check_step(gidd_device *device, sample_case c, gidd_sample_kind kind
 {
     fixture               f = make_fixture(device, c);
     gidd_sample_step_args args = make_args(&f, c, kind);
-    int32_t              *ids = malloc((size_t)c.rows * sizeof *ids), *plain = malloc((size_t)c.rows * sizeof *ids);
-    double               *posterior = malloc((size_t)(c.rows * c.width) * sizeof *posterior);
-    double               *exact = malloc((size_t)c.width * sizeof *exact), *xhat = malloc((size_t)c.width * sizeof *xhat);
+    int32_t              *ids = malloc((size_t)c.rows * sizeof *ids),
+            *plain = malloc((size_t)c.rows * sizeof *ids);
+    double *posterior = malloc((size_t)(c.rows * c.width) * sizeof *posterior);
+    double *exact = malloc((size_t)c.width * sizeof *exact),
+           *xhat = malloc((size_t)c.width * sizeof *xhat);
     memset(posterior, 0xff, (size_t)(c.rows * c.width) * sizeof *posterior);
     buffer z_out = buffer_of_bytes(device, f.z, (size_t)c.rows * sizeof *f.z);
-    buffer dev_posterior = buffer_of_bytes(device, posterior, (size_t)(c.rows * c.width) * sizeof *posterior);
+    buffer dev_posterior =
+        buffer_of_bytes(device, posterior, (size_t)(c.rows * c.width) * sizeof *posterior);
     args.z_out = z_out.memory;
     CHECK_OK(device->kernels->sample_step(device, &args));
     buffer_bytes(&z_out, plain);
@@ -146,17 +152,19 @@ static void check_step(gidd_device *device, sample_case c, gidd_sample_kind kind
     CHECK_OK(device->kernels->sample_step(device, &args));
     buffer_bytes(&z_out, ids);
     buffer_bytes(&dev_posterior, posterior);
-    cr_assert_eq(memcmp(ids, plain, (size_t)c.rows * sizeof *ids), 0); // asking for it changes nothing
+    cr_assert_eq(memcmp(ids, plain, (size_t)c.rows * sizeof *ids),
+                 0); // asking for it changes nothing
     for (int64_t i = 0; i < c.rows; i++) {
         const double *logits = f.logits + i * c.stride, *p = posterior + i * c.width;
-        int           may_change = !f.fixed[i] && (kind == GIDD_SAMPLE_GIDD || f.z[i] == args.mask_id);
-        int64_t       expected = reference_best(logits, c.width, args.mask_id);
+        int     may_change = !f.fixed[i] && (kind == GIDD_SAMPLE_GIDD || f.z[i] == args.mask_id);
+        int64_t expected = reference_best(logits, c.width, args.mask_id);
         if (kind != GIDD_SAMPLE_ARGMAX) {
             double sum = 0.0;
             ref_softmax(xhat, logits, c.width, args.mask_id, c.temperature);
             reference_posterior(exact, xhat, f.z[i], &args);
             for (int64_t j = 0; j < c.width; j++) {
-                cr_assert(fabs(p[j] - exact[j]) <= 1e-12, "row %lld: %g %g", (long long)i, p[j], exact[j]);
+                cr_assert(fabs(p[j] - exact[j]) <= 1e-12, "row %lld: %g %g", (long long)i, p[j],
+                          exact[j]);
                 sum += p[j];
             }
             cr_assert(fabs(sum - 1.0) < 1e-9);
@@ -187,7 +195,8 @@ Test(sample, steps)
     }
 }
 
-// Four equal logits are exactly 1/4 each: where < and <= differ. The mask (id 4, last) has probability 0.
+// Four equal logits are exactly 1/4 each: where < and <= differ. The mask (id 4, last) has
+// probability 0.
 Test(sample, ties_are_strict)
 {
     enum { ROWS = 6, WIDTH = 5 };
@@ -197,20 +206,22 @@ Test(sample, ties_are_strict)
     double       score[ROWS];
     buffer       dev_logits = buffer_of(device, GIDD_F32, logits, ROWS * WIDTH);
     buffer       dev_u = buffer_of_bytes(device, uniform, sizeof uniform);
-    buffer       dev_z = buffer_of_bytes(device, z, sizeof z), dev_out = buffer_of_bytes(device, z, sizeof z);
-    buffer       dev_best = buffer_of_bytes(device, z, sizeof z);
-    buffer       dev_score = buffer_of_bytes(device, uniform, sizeof uniform);
-    CHECK_OK(device->kernels->correct_step(device, &(gidd_correct_step_args){.proposal = dev_out.memory,
-                                                                             .score = dev_score.memory,
-                                                                             .best = dev_best.memory,
-                                                                             .logits = dev_logits.memory,
-                                                                             .z = dev_z.memory,
-                                                                             .uniform = dev_u.memory,
-                                                                             .rows = ROWS,
-                                                                             .width = WIDTH,
-                                                                             .stride = WIDTH,
-                                                                             .mask_id = 4,
-                                                                             .temperature = 1.0}));
+    buffer       dev_z = buffer_of_bytes(device, z, sizeof z),
+           dev_out = buffer_of_bytes(device, z, sizeof z);
+    buffer dev_best = buffer_of_bytes(device, z, sizeof z);
+    buffer dev_score = buffer_of_bytes(device, uniform, sizeof uniform);
+    CHECK_OK(
+        device->kernels->correct_step(device, &(gidd_correct_step_args){.proposal = dev_out.memory,
+                                                                        .score = dev_score.memory,
+                                                                        .best = dev_best.memory,
+                                                                        .logits = dev_logits.memory,
+                                                                        .z = dev_z.memory,
+                                                                        .uniform = dev_u.memory,
+                                                                        .rows = ROWS,
+                                                                        .width = WIDTH,
+                                                                        .stride = WIDTH,
+                                                                        .mask_id = 4,
+                                                                        .temperature = 1.0}));
     buffer_bytes(&dev_out, out);
     buffer_bytes(&dev_score, score);
     for (int i = 0; i < ROWS; i++) {
@@ -233,9 +244,11 @@ Test(sample, corrections)
             fixture     f = make_fixture(device, c);
             size_t      ids_bytes = (size_t)c.rows * sizeof(int32_t);
             int32_t    *proposal = malloc(ids_bytes), *best = malloc(ids_bytes);
-            double     *score = malloc((size_t)c.rows * sizeof *score), *p = malloc((size_t)c.width * sizeof *p);
-            buffer      dev_p = buffer_of_bytes(device, f.z, ids_bytes), dev_b = buffer_of_bytes(device, f.z, ids_bytes);
-            buffer      dev_s = buffer_of_bytes(device, f.uniform, (size_t)c.rows * sizeof *score);
+            double     *score = malloc((size_t)c.rows * sizeof *score),
+                   *p = malloc((size_t)c.width * sizeof *p);
+            buffer dev_p = buffer_of_bytes(device, f.z, ids_bytes),
+                   dev_b = buffer_of_bytes(device, f.z, ids_bytes);
+            buffer dev_s = buffer_of_bytes(device, f.uniform, (size_t)c.rows * sizeof *score);
             CHECK_OK(device->kernels->correct_step(
                 device, &(gidd_correct_step_args){.proposal = dev_p.memory,
                                                   .score = dev_s.memory,

@@ -21,8 +21,8 @@ static double objective(const double *parameters, const double *t, const double 
     const double *w0 = parameters, *b0 = w0 + C * FEATURES, *w2 = b0 + C, *b2 = w2 + C * C;
     double        sum = 0.0;
     for (int64_t b = 0; b < B; b++) {
-        ref_time_cond(features + b * FEATURES, hidden + b * C, embedding + b * C, c + b * C, t[b], w0,
-                      b0, w2, b2, C);
+        ref_time_cond(features + b * FEATURES, hidden + b * C, embedding + b * C, c + b * C, t[b],
+                      w0, b0, w2, b2, C);
         for (int64_t i = 0; i < C; i++) {
             sum += dc[b * C + i] * c[b * C + i];
         }
@@ -32,9 +32,11 @@ static double objective(const double *parameters, const double *t, const double 
 
 static void check_case(gidd_device *device, int64_t B, int64_t C, int accumulate)
 {
-    static double features[MAX_B * FEATURES], hidden[MAX_B * MAX_C], embedding[MAX_B * MAX_C], c[MAX_B * MAX_C];
-    int64_t       count = parameter_count(C);
-    double       *parameters = random_values(31, count, 0.3, GIDD_F32), *dc = random_values(32, B * C, 1.0, GIDD_F32);
+    static double features[MAX_B * FEATURES], hidden[MAX_B * MAX_C], embedding[MAX_B * MAX_C],
+        c[MAX_B * MAX_C];
+    int64_t count = parameter_count(C);
+    double *parameters = random_values(31, count, 0.3, GIDD_F32),
+           *dc = random_values(32, B * C, 1.0, GIDD_F32);
     double       *old = random_values(33, count, 1.0, GIDD_F32);
     gidd_seq_coef coef[MAX_B];
     double        t[MAX_B];
@@ -46,8 +48,10 @@ static void check_case(gidd_device *device, int64_t B, int64_t C, int accumulate
     buffer w = buffer_of(device, GIDD_F32, parameters, count);
     buffer dw = buffer_of(device, GIDD_F32, accumulate ? old : NULL, count);
     buffer dev_coef = buffer_of_bytes(device, coef, (size_t)B * sizeof *coef);
-    buffer f = buffer_of(device, GIDD_F32, NULL, B * FEATURES), h = buffer_of(device, GIDD_F32, NULL, B * C);
-    buffer e = buffer_of(device, GIDD_F32, NULL, B * C), dev_c = buffer_of(device, GIDD_F32, NULL, B * C);
+    buffer f = buffer_of(device, GIDD_F32, NULL, B * FEATURES),
+           h = buffer_of(device, GIDD_F32, NULL, B * C);
+    buffer e = buffer_of(device, GIDD_F32, NULL, B * C),
+           dev_c = buffer_of(device, GIDD_F32, NULL, B * C);
     buffer dev_dc = buffer_of(device, GIDD_F32, dc, B * C);
     float *at = w.memory, *gradient = dw.memory;
     CHECK_OK(device->kernels->time_cond_fwd(
@@ -76,7 +80,8 @@ static void check_case(gidd_device *device, int64_t B, int64_t C, int accumulate
                                            .C = C,
                                            .accumulate = accumulate}));
     (void)objective(parameters, t, dc, B, C, features, hidden, embedding, c);
-    gidd_tolerance tolerance = {GIDD_F32, FEATURES + 2.0 * (double)C, 1.0 + largest_of(hidden, B * C)};
+    gidd_tolerance tolerance = {GIDD_F32, FEATURES + 2.0 * (double)C,
+                                1.0 + largest_of(hidden, B * C)};
     check_buffer("features", &f, features, (gidd_tolerance){GIDD_F32, 1, 1.0});
     check_buffer("hidden", &h, hidden, tolerance);
     check_buffer("embedding", &e, embedding, tolerance);

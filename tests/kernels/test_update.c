@@ -18,8 +18,8 @@ static gidd_update_state make_state(int64_t k)
 }
 
 // Norm of `count` gradients, the flat range handed over in pieces of `piece` chunks.
-static gidd_update_state norm_of(gidd_device *device, const double *grads, int64_t count, int64_t piece,
-                                 float clip)
+static gidd_update_state norm_of(gidd_device *device, const double *grads, int64_t count,
+                                 int64_t piece, float clip)
 {
     gidd_update_state state = make_state(3);
     int64_t           chunks = (count + GIDD_NORM_CHUNK - 1) / GIDD_NORM_CHUNK;
@@ -28,14 +28,16 @@ static gidd_update_state norm_of(gidd_device *device, const double *grads, int64
         nothing[i] = (double)NAN;
     }
     state.clip = clip;
-    buffer dev = buffer_of(device, GIDD_F32, grads, count), dev_state = buffer_of_bytes(device, &state, sizeof state);
+    buffer dev = buffer_of(device, GIDD_F32, grads, count),
+           dev_state = buffer_of_bytes(device, &state, sizeof state);
     buffer partials = buffer_of_bytes(device, nothing, (size_t)chunks * sizeof *nothing);
     for (int64_t first = 0; first < chunks; first += piece) {
         int64_t start = first * GIDD_NORM_CHUNK, length = piece * GIDD_NORM_CHUNK;
         CHECK_OK(device->kernels->grad_norm(
-            device, &(gidd_grad_norm_args){.partials = (double *)partials.memory + first,
-                                           .grads = (const float *)dev.memory + start,
-                                           .count = count - start < length ? count - start : length}));
+            device,
+            &(gidd_grad_norm_args){.partials = (double *)partials.memory + first,
+                                   .grads = (const float *)dev.memory + start,
+                                   .count = count - start < length ? count - start : length}));
     }
     CHECK_OK(device->kernels->grad_norm_finish(
         device, &(gidd_grad_norm_finish_args){
@@ -93,8 +95,9 @@ typedef struct optimiser {
 
 static optimiser make_optimiser(gidd_device *device, const gidd_update_state *state)
 {
-    double   *values[] = {random_values(73, COUNT, 1.0, GIDD_F32), random_values(74, COUNT, 0.1, GIDD_F32),
-                          random_values(75, COUNT, 0.1, GIDD_F32), random_values(76, COUNT, 3.0, GIDD_F32)};
+    double *values[] = {
+        random_values(73, COUNT, 1.0, GIDD_F32), random_values(74, COUNT, 0.1, GIDD_F32),
+        random_values(75, COUNT, 0.1, GIDD_F32), random_values(76, COUNT, 3.0, GIDD_F32)};
     optimiser o;
     for (int i = 0; i < COUNT; i++) {
         values[2][i] = fabs(values[2][i]); // v is a mean of squares
@@ -227,10 +230,11 @@ Test(update, cast)
         double      *values = random_values(77, COUNT, 100.0, GIDD_F32);
         values[5] = (double)NAN;
         values[6] = HUGE_VAL;
-        buffer source = buffer_of(device, GIDD_F32, values, COUNT), target = buffer_of(device, dtype, NULL, COUNT);
-        CHECK_OK(device->kernels->cast(device, &(gidd_cast_args){.target = target.memory,
-                                                                 .source = source.memory,
-                                                                 .count = COUNT}));
+        buffer source = buffer_of(device, GIDD_F32, values, COUNT),
+               target = buffer_of(device, dtype, NULL, COUNT);
+        CHECK_OK(device->kernels->cast(
+            device,
+            &(gidd_cast_args){.target = target.memory, .source = source.memory, .count = COUNT}));
         for (int i = 0; i < COUNT; i++) {
             values[i] = round_to(values[i], dtype);
         }

@@ -13,6 +13,7 @@
 #ifndef GIDD_TESTS_MPI_TEST_H
 #define GIDD_TESTS_MPI_TEST_H
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "comm/comm.h"
 
@@ -66,12 +67,14 @@ static inline int mpi_test_selected(const mpi_test *t, const char *name)
 /* Runs one case on all ranks; 1 if it failed anywhere. */
 static inline int mpi_test_run(mpi_test *t, const mpi_test_case *test)
 {
+    int64_t start_ns = gidd_clock_ns();
     t->status = GIDD_OK;
     test->run(t);
     gidd_status status = gidd_comm_agree(t->set.world, t->status);
     if (t->rank == 0) {
         const gidd_error *error = gidd_error_last();
-        (void)printf("%s %s", status == GIDD_OK ? "ok  " : "FAIL", test->name);
+        (void)printf("%s %6.2f s %s", status == GIDD_OK ? "ok  " : "FAIL",
+                     (double)(gidd_clock_ns() - start_ns) * 1e-9, test->name);
         if (status != GIDD_OK) {
             (void)printf("\n     %s:%d %s: %s", error->file, error->line, error->func, error->text);
         }

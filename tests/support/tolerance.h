@@ -2,11 +2,11 @@
  *
  * How far a kernel's result may lie from the float64 reference, derived, not tuned.
  *
- * A kernel adds `terms` numbers in fp32 and rounds the result to its type. Each of the additions rounds by
- * at most 2^-24 of the running sum, which is of the size of the largest result of the tensor; roundings
- * have random signs, so they grow with sqrt(terms); 8 standard deviations (and constant work around the
- * sum: a product, an exponential, a division) are allowed. The final rounding costs one unit roundoff of
- * the stored value.
+ * A kernel adds `terms` numbers in fp32 and rounds the result to its type. Each of the additions
+ * rounds by at most 2^-24 of the running sum, which is of the size of the largest result of the
+ * tensor; roundings have random signs, so they grow with sqrt(terms); 8 standard deviations (and
+ * constant work around the sum: a product, an exponential, a division) are allowed. The final
+ * rounding costs one unit roundoff of the stored value.
  */
 #ifndef GIDD_TESTS_TOLERANCE_H
 #define GIDD_TESTS_TOLERANCE_H
