@@ -36,7 +36,7 @@ void        gidd_gemm_destroy(gidd_gemm *gemm);
  * types on this CPU. Local. */
 gidd_status gidd_gemm_run(gidd_gemm *gemm, const gidd_gemm_args *args);
 
-/* "avx512_core_bf16, onednn 2.6.3" */
+/* "avx512_core_bf16, onednn 2.6.3". Local. */
 void gidd_gemm_describe(const gidd_gemm *gemm, char *text, size_t size);
 
 #endif

@@ -164,25 +164,25 @@ static inline uint32_t bpe_pair_symbol(const gidd_bpe *bpe, uint32_t left, uint3
     return bpe->pairs[at].symbol;
 }
 
-/* Memory in huge pages if possible (fewer TLB misses), or NULL. Freed with free(). */
+/* Memory in huge pages if possible (fewer TLB misses), or NULL. Freed with free(). Local. */
 void *gidd_bpe_allocate_table(size_t bytes);
 
 /* Builds pairs and trie, and fills symbols[].shorter, from symbol_count, left, right and length
- * (bpe_tables.c). */
+ * (bpe_tables.c). Local. */
 gidd_status gidd_bpe_build_tables(gidd_bpe *bpe);
 
 /* Whether symbols a and b next to each other stay as they are: no merge made before symbol `limit`
- * crosses the boundary between them while both sides are being built (bpe_merge.c). */
+ * crosses the boundary between them while both sides are being built (bpe_merge.c). Local. */
 int gidd_bpe_is_boundary(const gidd_bpe *bpe, uint32_t a, uint32_t b, uint32_t limit);
 
-/* Encodes one word of 1 .. 15 bytes, of which 32 can be read; ids to ids[0 .. return value). */
+/* Encodes one word of 1 .. 15 bytes, of which 32 can be read; ids to ids[0 .. return value). Local. */
 size_t gidd_bpe_merge_short(const gidd_bpe *bpe, const uint8_t *word, size_t bytes, uint16_t *ids);
 
-/* Encodes one word of any length. */
+/* Encodes one word of any length. Local. */
 size_t gidd_bpe_merge_long(const gidd_bpe *bpe, const uint8_t *word, size_t bytes, uint16_t *ids);
 
 /* Encodes one word of any length that the first cache does not hold, and remembers it
- * (bpe_encode.c). */
+ * (bpe_encode.c). Local. */
 size_t gidd_bpe_encode_word(gidd_bpe_encoder *encoder, const uint8_t *word, size_t bytes,
                             uint16_t *ids);
 

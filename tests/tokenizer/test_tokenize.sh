@@ -1,3 +1,4 @@
+#!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # test_tokenize.sh GIDD_TOKENIZE WRITE_VOCABULARY: the program from end to end.
 set -u
