@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { TAG_ORDER = 1, TAG_PART = 2, TAG_REPORT = 3, DEALER_ONLY_RANKS = 8 };
@@ -52,25 +53,42 @@ struct job {
 
 /* ------------------------------------------------------------------ the folder */
 
+// Whether the lock file that was opened still is the one that others would open.
+static int is_current(int fd, const char *path)
+{
+    struct stat opened, named;
+    return fstat(fd, &opened) == 0 && stat(path, &named) == 0 && opened.st_ino == named.st_ino &&
+           opened.st_dev == named.st_dev;
+}
+
 // Open-file-description lock: it goes with the process, so a killed job leaves nothing behind.
-static gidd_status take_lock(struct job *job)
+static gidd_status lock_file(struct job *job, const char *path)
 {
     struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    char *path = gidd_path_join(job->args->output, "build.lock");
-    if (path == NULL) {
-        return gidd_fail(GIDD_ERR_NOMEM, "no memory for the lock of %s", job->args->output);
-    }
     job->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    free(path);
     if (job->lock < 0) {
         return gidd_fail(GIDD_ERR_OUTPUT, "cannot write to %s: %s", job->args->output,
                          strerror(errno));
     }
     // ENOLCK, EINVAL: a file system without locks; nothing better can be had there.
-    if (fcntl(job->lock, F_OFD_SETLK, &whole) != 0 && (errno == EAGAIN || errno == EACCES)) {
+    int held = fcntl(job->lock, F_OFD_SETLK, &whole) != 0 && (errno == EAGAIN || errno == EACCES);
+    if (held || !is_current(job->lock, path)) { // or its owner removed it as we opened it
+        (void)close(job->lock);
+        job->lock = -1;
         return gidd_fail(GIDD_ERR_OUTPUT, "another shard job is writing to %s", job->args->output);
     }
     return GIDD_OK;
+}
+
+static gidd_status take_lock(struct job *job)
+{
+    char *path = gidd_path_join(job->args->output, "build.lock");
+    if (path == NULL) {
+        return gidd_fail(GIDD_ERR_NOMEM, "no memory for the lock of %s", job->args->output);
+    }
+    gidd_status status = lock_file(job, path);
+    free(path);
+    return status;
 }
 
 static void release_lock(struct job *job)

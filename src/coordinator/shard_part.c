@@ -66,7 +66,8 @@ static int take_digest(const json_t *root, const char *key, char text[GIDD_DIGES
     return 1;
 }
 
-// A record that cannot be understood is no record: the shard is made again.
+// Records are hints: a shard is kept only if its bytes and its input still are what the record
+// says. A record that cannot be understood is no record: the shard is made again.
 static int parse_record(const json_t *root, const char *job, char input[GIDD_DIGEST_SIZE],
                         gidd_shard_part_result *result)
 {
@@ -127,7 +128,7 @@ static gidd_status write_record(const gidd_shard_part_maker *maker, int64_t shar
     char *text = root != NULL ? json_dumps(root, JSON_INDENT(1) | JSON_SORT_KEYS) : NULL;
     char *path = record_path(maker, shard);
     gidd_status status = text != NULL && path != NULL
-                             ? gidd_file_replace(path, text, strlen(text))
+                             ? gidd_file_publish(path, text, strlen(text))
                              : gidd_fail(GIDD_ERR_NOMEM, "no memory for the record of a shard");
     free(path);
     free(text);

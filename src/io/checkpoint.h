@@ -130,6 +130,9 @@ typedef struct gidd_checkpoint_writer_args {
     /* Copies to host memory; NULL: memcpy. For state that lives on a device. */
     gidd_status (*copy)(void *context, void *destination, const void *source, size_t bytes);
     void *copy_context;
+    /* Bytes that begin will copy on this rank: its memory is then made ready behind the first steps
+     * (touching fresh pages costs ten times the copy). 0: by the first begin. */
+    int64_t staging_bytes;
 } gidd_checkpoint_writer_args;
 
 /* Makes RUN/checkpoints. Collective. */
@@ -151,9 +154,9 @@ typedef enum gidd_checkpoint_state {
  * together hold every element of every section once; blocks held by one rank are hashed as they are
  * written, blocks shared by several are read back for it. `step` is fields->step, on all ranks;
  * `fields` counts on the coordinator alone (NULL elsewhere) and is copied. Staging memory is
- * allocated by the first call and kept. The state must be IDLE: finish first when it is not. A
- * failure becomes the state FAILED, so that all ranks learn of it in the same way. Local, at the
- * same step on all ranks. */
+ * allocated by create or by the first call, and kept. The state must be IDLE: finish first when it
+ * is not. A failure becomes the state FAILED, so that all ranks learn of it in the same way. Local,
+ * at the same step on all ranks. */
 void gidd_checkpoint_begin(gidd_checkpoint_writer *writer, int64_t step,
                            const gidd_checkpoint_fields *fields,
                            const gidd_checkpoint_extent *extents, int64_t extent_count);
@@ -178,7 +181,7 @@ gidd_checkpoint_state gidd_checkpoint_writer_state(gidd_checkpoint_writer *write
  * gathered, manifest, rename and pruning by the coordinator -> committed. Blocks only if this rank
  * still is WRITING. Returns the agreed status: a failure is the lowest failing rank's, ends the
  * attempt, removes what it left and leaves older checkpoints as they are; the next begin may try
- * again. Collective. */
+ * again. GIDD_ERR_OUTPUT: the run lock is lost, leave; GIDD_ERR_COMM: leave. Collective. */
 gidd_status gidd_checkpoint_advance(gidd_checkpoint_writer *writer);
 
 /* Advances until IDLE, waiting for this rank's work: the final checkpoint, or a second one that

@@ -15,6 +15,19 @@
 #include <string.h>
 #include <unistd.h>
 
+// What cannot be created now may be possible at the next attempt. GIDD_ERR_OUTPUT is left to mean
+// that the run directory is not ours any more.
+static gidd_status transient(gidd_status status)
+{
+    if (status != GIDD_ERR_OUTPUT) {
+        return status;
+    }
+    gidd_error error = *gidd_error_last();
+    error.code = GIDD_ERR_IO;
+    gidd_error_restore(&error);
+    return GIDD_ERR_IO;
+}
+
 /* ---- writing ----------------------------------------------------------------------------------
  */
 
@@ -94,8 +107,9 @@ static gidd_status write_part(gidd_checkpoint_writer *writer)
     }
     gidd_fault_point("ckpt_create");
     // Whoever comes first makes the directory and the file; the coordinator gives it its length.
-    GIDD_TRY(gidd_checkpoint_make_dir(writer->tmp_path));
-    GIDD_TRY(gidd_file_create(writer->state_path, writer->is_coordinator ? reserved : 0, &file));
+    GIDD_TRY(transient(gidd_checkpoint_make_dir(writer->tmp_path)));
+    GIDD_TRY(transient(
+        gidd_file_create(writer->state_path, writer->is_coordinator ? reserved : 0, &file)));
     gidd_status status = write_runs(writer, file);
     if (status == GIDD_OK) {
         gidd_fault_point("ckpt_sync");
@@ -143,7 +157,7 @@ static gidd_status write_manifest(gidd_checkpoint_writer *writer)
         writer->root, writer->digests, gidd_checkpoint_block_count(&writer->layout), &text, &bytes);
     if (status == GIDD_OK) {
         gidd_fault_point("ckpt_manifest");
-        status = gidd_checkpoint_write_file(path, text, bytes);
+        status = transient(gidd_checkpoint_write_file(path, text, bytes));
     }
     free(text);
     free(path);
@@ -175,7 +189,7 @@ static gidd_status rename_to_final(gidd_checkpoint_writer *writer, const char *f
     if (rename(writer->tmp_path, final_path) != 0) {
         int reason = errno;
         if (!was_renamed(writer->tmp_path, final_path)) {
-            status = gidd_fail(GIDD_ERR_OUTPUT, "cannot rename %s to %s: %s", writer->tmp_path,
+            status = gidd_fail(GIDD_ERR_IO, "cannot rename %s to %s: %s", writer->tmp_path,
                                final_path, strerror(reason));
             goto out;
         }
@@ -217,6 +231,8 @@ static gidd_status abandon(gidd_checkpoint_writer *writer)
 gidd_status gidd_checkpoint_job(gidd_checkpoint_writer *writer, gidd_writer_job job)
 {
     switch (job) {
+    case GIDD_JOB_PREPARE:
+        return gidd_staging_prepare(&writer->staging, writer->staging_bytes);
     case GIDD_JOB_WRITE:
         return write_part(writer);
     case GIDD_JOB_SEAL:

@@ -70,6 +70,14 @@ static gidd_status reserve(gidd_staging *staging, size_t bytes, int64_t runs)
     return GIDD_OK;
 }
 
+gidd_status gidd_staging_prepare(gidd_staging *staging, size_t bytes)
+{
+    GIDD_TRY(reserve(staging, bytes, 0));
+    memset(staging->memory, 0xff,
+           bytes); // not 0: that with malloc becomes calloc, which touches nothing
+    return GIDD_OK;
+}
+
 static gidd_status fill_runs(gidd_staging *staging, const gidd_checkpoint_layout *layout,
                              const gidd_checkpoint_extent *sorted, int64_t count,
                              gidd_staging_copy copy, void *copy_context)

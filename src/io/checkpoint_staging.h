@@ -25,6 +25,9 @@ typedef struct gidd_staging {
 typedef gidd_status (*gidd_staging_copy)(void *context, void *destination, const void *source,
                                          size_t bytes);
 
+/* Makes `bytes` of memory ready before the first fill: allocated and touched. Local. */
+gidd_status gidd_staging_prepare(gidd_staging *staging, size_t bytes);
+
 /* Copies the extents into runs, neighbours joined; the owner of a section's last element also gets
  * the zeros up to the next block. Memory grows when needed and is kept. GIDD_ERR_ARG: an extent
  * outside its section, or two that overlap. Local. */

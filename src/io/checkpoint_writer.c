@@ -148,6 +148,7 @@ gidd_status gidd_checkpoint_writer_create(const gidd_checkpoint_writer_args *arg
         writer->background = args->background;
         writer->copy = args->copy;
         writer->copy_context = args->copy_context;
+        writer->staging_bytes = (size_t)args->staging_bytes;
         writer->committed_step = -1;
         (void)pthread_mutex_init(&writer->mutex, NULL);
         (void)pthread_cond_init(&writer->changed, NULL);
@@ -239,7 +240,7 @@ void gidd_checkpoint_begin(gidd_checkpoint_writer *writer, int64_t step,
 {
     GIDD_ASSERT(writer->stage == GIDD_JOB_NONE);
     GIDD_ASSERT(!writer->is_coordinator || (fields != NULL && fields->step == step));
-    (void)await_job(writer); // the coordinator may still be removing a failed attempt
+    (void)await_job(writer); // memory being prepared, or a failed attempt being removed
     writer->step = step;
     writer->attempt++;
     writer->stage = GIDD_JOB_WRITE;

@@ -20,6 +20,7 @@ typedef struct gidd_block_record {
 
 typedef enum gidd_writer_job {
     GIDD_JOB_NONE = 0,
+    GIDD_JOB_PREPARE, /* staging memory, once */
     GIDD_JOB_WRITE,   /* this rank's runs; checksums of the blocks it has whole */
     GIDD_JOB_SEAL,    /* checksums of blocks shared with other ranks, read back */
     GIDD_JOB_COMMIT,  /* coordinator: manifest, rename, prune */
@@ -37,6 +38,7 @@ struct gidd_checkpoint_writer {
     int verify_after_write;
     gidd_staging_copy copy;
     void *copy_context;
+    size_t staging_bytes; /* to prepare */
     char token[GIDD_RUN_LOCK_TOKEN_SIZE];
 
     /* The attempt: set by the main thread between jobs, used by jobs. */

@@ -68,11 +68,11 @@ struct dealer {
     uint8_t *bytes; // the part under construction
     size_t used;
     size_t room;
-    size_t weight;       // bytes of text it stands for, guessed where compressed
-    size_t weight_full;  // at which it is delivered
-    int64_t disk_before; // bytes of the files before the present one
-    gidd_stream *stream; // the archive being read, or NULL
-    int stopped;         // the taker wants no more
+    size_t weight;              // bytes of text it stands for, guessed where compressed
+    size_t weight_full;         // at which it is delivered
+    int64_t disk_before;        // bytes of the files before the present one
+    gidd_corpus_stream *stream; // the archive being read, or NULL
+    int stopped;                // the taker wants no more
 };
 
 static size_t weight_of(uint64_t bytes, int compressed)
@@ -102,7 +102,7 @@ static gidd_status flush_part(struct dealer *dealer)
     if (dealer->used == 0) {
         return GIDD_OK;
     }
-    int64_t consumed = dealer->stream != NULL ? gidd_stream_consumed(dealer->stream) : 0;
+    int64_t consumed = dealer->stream != NULL ? gidd_corpus_stream_consumed(dealer->stream) : 0;
     dealer->part.bytes = dealer->bytes;
     dealer->part.size = dealer->used;
     dealer->part.disk_bytes = dealer->disk_before + consumed;
@@ -187,11 +187,11 @@ static gidd_status deal_stream(struct dealer *dealer, const gidd_corpus_file *fi
                                    .text = take_text,
                                    .lines = take_lines,
                                    .packed = take_packed};
-    GIDD_TRY(
-        gidd_stream_open_file(path, path, gidd_corpus_format_of(file->type.kind), &dealer->stream));
+    GIDD_TRY(gidd_corpus_stream_open_file(path, path, gidd_corpus_format_of(file->type.kind),
+                                          &dealer->stream));
     gidd_status status =
         gidd_corpus_walk_stream(&walk, dealer->stream, file->type.kind, file->bare, 1);
-    gidd_stream_close(dealer->stream);
+    gidd_corpus_stream_close(dealer->stream);
     dealer->stream = NULL;
     return status;
 }
@@ -200,8 +200,8 @@ static gidd_status deal_ranges(struct dealer *dealer, const gidd_corpus_file *fi
                                const char *path)
 {
     uint64_t size = (uint64_t)file->size;
-    uint64_t unit = dealer->weight_full < GIDD_CORPUS_UNIT_BYTES ? dealer->weight_full
-                                                                 : GIDD_CORPUS_UNIT_BYTES;
+    uint64_t unit =
+        dealer->weight_full < GIDD_CORPUS_UNIT_BYTES ? dealer->weight_full : GIDD_CORPUS_UNIT_BYTES;
     for (uint64_t first = 0; first < size; first += unit) {
         uint64_t left = size - first;
         gidd_corpus_piece piece = {.type = GIDD_CORPUS_PIECE_RANGE,

@@ -233,12 +233,12 @@ static gidd_status give_compressed(struct part_reader *reader, const gidd_corpus
                                    .text = give_text,
                                    .lines = give_lines};
     gidd_corpus_kind kind = (gidd_corpus_kind)piece->kind;
-    gidd_stream *stream = NULL;
-    GIDD_TRY(gidd_stream_open_memory(stored->bytes, stored->size, name, gidd_corpus_format_of(kind),
-                                     &stream));
+    gidd_corpus_stream *stream = NULL;
+    GIDD_TRY(gidd_corpus_stream_open_memory(stored->bytes, stored->size, name,
+                                            gidd_corpus_format_of(kind), &stream));
     gidd_status status =
         gidd_corpus_walk_stream(&walk, stream, kind, GIDD_CORPUS_OTHER, (int)piece->depth + 1);
-    gidd_stream_close(stream);
+    gidd_corpus_stream_close(stream);
     return status;
 }
 

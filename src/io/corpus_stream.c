@@ -11,11 +11,11 @@
 
 enum { BLOCK_BYTES = 1 << 18 };
 
-struct gidd_stream {
+struct gidd_corpus_stream {
     struct archive *archive;
-    gidd_stream *parent; // whose present member this stream reads, or NULL
-    char *block;         // [BLOCK_BYTES] what the parent gave last; libarchive reads from it
-    char *drain;         // [BLOCK_BYTES] where bytes go that nobody wants
+    gidd_corpus_stream *parent; // whose present member this stream reads, or NULL
+    char *block;                // [BLOCK_BYTES] what the parent gave last; libarchive reads from it
+    char *drain;                // [BLOCK_BYTES] where bytes go that nobody wants
     char *name;
     char *member; // name of the present member, for messages
     int format;
@@ -25,7 +25,7 @@ struct gidd_stream {
     int64_t bytes_out;
 };
 
-static gidd_status fail_stream(const gidd_stream *stream, const char *what)
+static gidd_status fail_stream(const gidd_corpus_stream *stream, const char *what)
 {
     const char *reason = archive_error_string(stream->archive);
     int in_member = stream->member != NULL && stream->member[0] != '\0';
@@ -34,10 +34,10 @@ static gidd_status fail_stream(const gidd_stream *stream, const char *what)
                      reason != NULL ? reason : "no reason given");
 }
 
-static gidd_status create_stream(const char *name, gidd_stream_format format,
-                                 gidd_stream **stream_p)
+static gidd_status create_stream(const char *name, gidd_corpus_stream_format format,
+                                 gidd_corpus_stream **stream_p)
 {
-    gidd_stream *stream = calloc(1, sizeof *stream);
+    gidd_corpus_stream *stream = calloc(1, sizeof *stream);
     if (stream == NULL) {
         return gidd_fail(GIDD_ERR_NOMEM, "no memory to open %s", name);
     }
@@ -51,23 +51,23 @@ static gidd_status create_stream(const char *name, gidd_stream_format format,
                archive != NULL && archive_read_support_filter_gzip(archive) >= ARCHIVE_WARN &&
                archive_read_support_filter_xz(archive) >= ARCHIVE_WARN &&
                archive_read_support_filter_zstd(archive) >= ARCHIVE_WARN;
-    if (good && format != GIDD_STREAM_RAW) {
+    if (good && format != GIDD_CORPUS_STREAM_RAW) {
         good = archive_read_support_format_tar(archive) == ARCHIVE_OK &&
                archive_read_support_format_zip(archive) == ARCHIVE_OK;
     }
-    if (good && format != GIDD_STREAM_ARCHIVE) {
+    if (good && format != GIDD_CORPUS_STREAM_ARCHIVE) {
         good = archive_read_support_format_raw(archive) == ARCHIVE_OK &&
                archive_read_support_format_empty(archive) == ARCHIVE_OK;
     }
     if (!good) {
-        gidd_stream_close(stream);
+        gidd_corpus_stream_close(stream);
         return gidd_fail(GIDD_ERR_NOMEM, "no memory to open %s", name);
     }
     *stream_p = stream;
     return GIDD_OK;
 }
 
-void gidd_stream_close(gidd_stream *stream)
+void gidd_corpus_stream_close(gidd_corpus_stream *stream)
 {
     if (stream != NULL) {
         if (stream->archive != NULL) {
@@ -81,15 +81,16 @@ void gidd_stream_close(gidd_stream *stream)
     }
 }
 
-const char *gidd_stream_name(const gidd_stream *stream)
+const char *gidd_corpus_stream_name(const gidd_corpus_stream *stream)
 {
     return stream->name;
 }
 
-gidd_status gidd_stream_open_file(const char *path, const char *name, gidd_stream_format format,
-                                  gidd_stream **stream_p)
+gidd_status gidd_corpus_stream_open_file(const char *path, const char *name,
+                                         gidd_corpus_stream_format format,
+                                         gidd_corpus_stream **stream_p)
 {
-    gidd_stream *stream = NULL;
+    gidd_corpus_stream *stream = NULL;
     if (access(path, R_OK) != 0) {
         return gidd_fail(errno == ENOENT ? GIDD_ERR_MISSING : GIDD_ERR_IO, "cannot open %s: %s",
                          path, strerror(errno));
@@ -97,21 +98,22 @@ gidd_status gidd_stream_open_file(const char *path, const char *name, gidd_strea
     GIDD_TRY(create_stream(name, format, &stream));
     if (archive_read_open_filename(stream->archive, path, BLOCK_BYTES) != ARCHIVE_OK) {
         gidd_status status = fail_stream(stream, "cannot be opened");
-        gidd_stream_close(stream);
+        gidd_corpus_stream_close(stream);
         return status;
     }
     *stream_p = stream;
     return GIDD_OK;
 }
 
-gidd_status gidd_stream_open_memory(const void *bytes, size_t size, const char *name,
-                                    gidd_stream_format format, gidd_stream **stream_p)
+gidd_status gidd_corpus_stream_open_memory(const void *bytes, size_t size, const char *name,
+                                           gidd_corpus_stream_format format,
+                                           gidd_corpus_stream **stream_p)
 {
-    gidd_stream *stream = NULL;
+    gidd_corpus_stream *stream = NULL;
     GIDD_TRY(create_stream(name, format, &stream));
     if (archive_read_open_memory(stream->archive, bytes, size) != ARCHIVE_OK) {
         gidd_status status = fail_stream(stream, "cannot be opened");
-        gidd_stream_close(stream);
+        gidd_corpus_stream_close(stream);
         return status;
     }
     *stream_p = stream;
@@ -121,9 +123,9 @@ gidd_status gidd_stream_open_memory(const void *bytes, size_t size, const char *
 // libarchive's source of bytes: the present member of the parent.
 static la_ssize_t pull_from_parent(struct archive *archive, void *context, const void **bytes)
 {
-    gidd_stream *stream = context;
+    gidd_corpus_stream *stream = context;
     size_t got = 0;
-    if (gidd_stream_read(stream->parent, stream->block, BLOCK_BYTES, &got) != GIDD_OK) {
+    if (gidd_corpus_stream_read(stream->parent, stream->block, BLOCK_BYTES, &got) != GIDD_OK) {
         archive_set_error(archive, EIO, "%s", gidd_error_last()->text);
         return -1;
     }
@@ -131,81 +133,83 @@ static la_ssize_t pull_from_parent(struct archive *archive, void *context, const
     return (la_ssize_t)got;
 }
 
-gidd_status gidd_stream_open_member(gidd_stream *parent, const char *name,
-                                    gidd_stream_format format, gidd_stream **stream_p)
+gidd_status gidd_corpus_stream_open_member(gidd_corpus_stream *parent, const char *name,
+                                           gidd_corpus_stream_format format,
+                                           gidd_corpus_stream **stream_p)
 {
-    gidd_stream *stream = NULL;
+    gidd_corpus_stream *stream = NULL;
     GIDD_TRY(create_stream(name, format, &stream));
     stream->parent = parent;
     if (archive_read_open(stream->archive, stream, NULL, pull_from_parent, NULL) != ARCHIVE_OK) {
         gidd_status status = fail_stream(stream, "cannot be opened");
-        gidd_stream_close(stream);
+        gidd_corpus_stream_close(stream);
         return status;
     }
     *stream_p = stream;
     return GIDD_OK;
 }
 
-int64_t gidd_stream_consumed(const gidd_stream *stream)
+int64_t gidd_corpus_stream_consumed(const gidd_corpus_stream *stream)
 {
     return archive_filter_bytes(stream->archive, -1);
 }
 
-static int is_compressed(const gidd_stream *stream)
+static int is_compressed(const gidd_corpus_stream *stream)
 {
     return archive_filter_code(stream->archive, 0) != ARCHIVE_FILTER_NONE;
 }
 
-int gidd_stream_is_raw(const gidd_stream *stream)
+int gidd_corpus_stream_is_raw(const gidd_corpus_stream *stream)
 {
     int format = archive_format(stream->archive);
     return format == ARCHIVE_FORMAT_RAW || format == ARCHIVE_FORMAT_EMPTY;
 }
 
 // The bomb rule, on what this stream gave out against what it took in.
-static gidd_status check_ratio(const gidd_stream *stream)
+static gidd_status check_ratio(const gidd_corpus_stream *stream)
 {
-    int64_t in = gidd_stream_consumed(stream);
-    if (stream->bytes_out > (int64_t)128 << 20 && stream->bytes_out / GIDD_STREAM_RATIO_MAX > in) {
+    int64_t in = gidd_corpus_stream_consumed(stream);
+    if (stream->bytes_out > (int64_t)128 << 20 &&
+        stream->bytes_out / GIDD_CORPUS_STREAM_RATIO_MAX > in) {
         return gidd_fail(GIDD_ERR_CORRUPT, "%s expands more than %d times: refused", stream->name,
-                         GIDD_STREAM_RATIO_MAX);
+                         GIDD_CORPUS_STREAM_RATIO_MAX);
     }
     return GIDD_OK;
 }
 
 // Skipping inside libarchive would unpack any bomb to its end; in plain archives it is a seek.
-static gidd_status drain_member(gidd_stream *stream)
+static gidd_status drain_member(gidd_corpus_stream *stream)
 {
     size_t got = BLOCK_BYTES;
     while (stream->in_member && got == BLOCK_BYTES) {
-        GIDD_TRY(gidd_stream_read(stream, stream->drain, BLOCK_BYTES, &got));
+        GIDD_TRY(gidd_corpus_stream_read(stream, stream->drain, BLOCK_BYTES, &got));
     }
     return GIDD_OK;
 }
 
 // Once, when libarchive has looked at the content: what it found must be what was asked for.
-static gidd_status check_opened(gidd_stream *stream)
+static gidd_status check_opened(gidd_corpus_stream *stream)
 {
     stream->opened = 1;
     if (archive_filter_count(stream->archive) > 2) {
         return gidd_fail(GIDD_ERR_CORRUPT, "%s is compressed more than once: refused",
                          stream->name);
     }
-    if (gidd_stream_is_raw(stream) && !is_compressed(stream)) {
+    if (gidd_corpus_stream_is_raw(stream) && !is_compressed(stream)) {
         return gidd_fail(GIDD_ERR_CORRUPT, "%s is neither gzip, xz nor zstd, as its name says",
                          stream->name);
     }
     return GIDD_OK;
 }
 
-static gidd_status describe_entry(gidd_stream *stream, struct archive_entry *found,
-                                  gidd_stream_entry *entry)
+static gidd_status describe_entry(gidd_corpus_stream *stream, struct archive_entry *found,
+                                  gidd_corpus_stream_entry *entry)
 {
     const char *name = archive_entry_pathname(found);
     if (name == NULL) {
         name = archive_entry_pathname_utf8(found); // a name the locale cannot express
     }
-    if (name == NULL || gidd_stream_is_raw(stream)) {
+    if (name == NULL || gidd_corpus_stream_is_raw(stream)) {
         name = "";
     }
     free(stream->member);
@@ -215,19 +219,20 @@ static gidd_status describe_entry(gidd_stream *stream, struct archive_entry *fou
     }
     entry->name = stream->member;
     entry->size = archive_entry_size_is_set(found) ? archive_entry_size(found) : -1;
-    entry->type = GIDD_STREAM_SPECIAL;
+    entry->type = GIDD_CORPUS_STREAM_SPECIAL;
     if (archive_entry_hardlink(found) == NULL && archive_entry_symlink(found) == NULL) {
         if (archive_entry_filetype(found) == AE_IFREG) {
-            entry->type = GIDD_STREAM_FILE;
+            entry->type = GIDD_CORPUS_STREAM_FILE;
         } else if (archive_entry_filetype(found) == AE_IFDIR) {
-            entry->type = GIDD_STREAM_FOLDER;
+            entry->type = GIDD_CORPUS_STREAM_FOLDER;
         }
     }
-    stream->in_member = entry->type == GIDD_STREAM_FILE;
+    stream->in_member = entry->type == GIDD_CORPUS_STREAM_FILE;
     return GIDD_OK;
 }
 
-gidd_status gidd_stream_next(gidd_stream *stream, gidd_stream_entry *entry, int *end_p)
+gidd_status gidd_corpus_stream_next(gidd_corpus_stream *stream, gidd_corpus_stream_entry *entry,
+                                    int *end_p)
 {
     struct archive_entry *found = NULL;
     int result = ARCHIVE_RETRY;
@@ -248,15 +253,16 @@ gidd_status gidd_stream_next(gidd_stream *stream, gidd_stream_entry *entry, int 
         *end_p = 1;
         return GIDD_OK;
     }
-    if (++stream->entry_count > GIDD_STREAM_ENTRIES_MAX) {
+    if (++stream->entry_count > GIDD_CORPUS_STREAM_ENTRIES_MAX) {
         return gidd_fail(GIDD_ERR_CORRUPT, "%s has more than %d members: refused", stream->name,
-                         GIDD_STREAM_ENTRIES_MAX);
+                         GIDD_CORPUS_STREAM_ENTRIES_MAX);
     }
     *end_p = 0;
     return describe_entry(stream, found, entry);
 }
 
-gidd_status gidd_stream_read(gidd_stream *stream, void *bytes, size_t size, size_t *got_p)
+gidd_status gidd_corpus_stream_read(gidd_corpus_stream *stream, void *bytes, size_t size,
+                                    size_t *got_p)
 {
     size_t done = 0;
     while (stream->in_member && done < size) {

@@ -2,7 +2,8 @@
  *
  * Compressed files and archives as streams of members, through libarchive within limits: tar and
  * zip only, at most one layer of gzip, xz or zstd, members read in order and never extracted, an
- * expansion of at most GIDD_STREAM_RATIO_MAX, at most GIDD_STREAM_ENTRIES_MAX members.
+ * expansion of at most GIDD_CORPUS_STREAM_RATIO_MAX, at most GIDD_CORPUS_STREAM_ENTRIES_MAX
+ * members.
  */
 #ifndef GIDD_IO_CORPUS_STREAM_H
 #define GIDD_IO_CORPUS_STREAM_H
@@ -12,57 +13,63 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define GIDD_STREAM_RATIO_MAX 1000
-#define GIDD_STREAM_ENTRIES_MAX 100000000
+#define GIDD_CORPUS_STREAM_RATIO_MAX 1000
+#define GIDD_CORPUS_STREAM_ENTRIES_MAX 100000000
 
-typedef enum gidd_stream_format {
-    GIDD_STREAM_ARCHIVE, /* tar or zip                                                      */
-    GIDD_STREAM_RAW,     /* one compressed file; it must be compressed                      */
-    GIDD_STREAM_EITHER,  /* by content: an archive, or else one compressed file             */
-} gidd_stream_format;
+typedef enum gidd_corpus_stream_format {
+    GIDD_CORPUS_STREAM_ARCHIVE, /* tar or zip */
+    GIDD_CORPUS_STREAM_RAW,    /* one compressed file; it must be compressed                      */
+    GIDD_CORPUS_STREAM_EITHER, /* by content: an archive, or else one compressed file             */
+} gidd_corpus_stream_format;
 
-typedef enum gidd_stream_entry_type {
-    GIDD_STREAM_FILE,
-    GIDD_STREAM_FOLDER,
-    GIDD_STREAM_SPECIAL, /* symbolic or hard link, device, pipe ... */
-} gidd_stream_entry_type;
+typedef enum gidd_corpus_stream_entry_type {
+    GIDD_CORPUS_STREAM_FILE,
+    GIDD_CORPUS_STREAM_FOLDER,
+    GIDD_CORPUS_STREAM_SPECIAL, /* symbolic or hard link, device, pipe ... */
+} gidd_corpus_stream_entry_type;
 
-typedef struct gidd_stream_entry {
+typedef struct gidd_corpus_stream_entry {
     const char *name; /* valid until the next entry; "" for a raw stream */
-    gidd_stream_entry_type type;
+    gidd_corpus_stream_entry_type type;
     int64_t size; /* -1: not known in advance */
-} gidd_stream_entry;
+} gidd_corpus_stream_entry;
 
-typedef struct gidd_stream gidd_stream;
+typedef struct gidd_corpus_stream gidd_corpus_stream;
 
 /* Opens a file, a piece of memory or the present member of another stream (all borrowed until
  * close; the parent must not be moved on meanwhile). `name` is what messages call it. Errors:
  * CORRUPT, MISSING, IO, NOMEM. Local. */
-gidd_status gidd_stream_open_file(const char *path, const char *name, gidd_stream_format format,
-                                  gidd_stream **stream_p);
-gidd_status gidd_stream_open_memory(const void *bytes, size_t size, const char *name,
-                                    gidd_stream_format format, gidd_stream **stream_p);
-gidd_status gidd_stream_open_member(gidd_stream *parent, const char *name,
-                                    gidd_stream_format format, gidd_stream **stream_p);
+gidd_status gidd_corpus_stream_open_file(const char *path, const char *name,
+                                         gidd_corpus_stream_format format,
+                                         gidd_corpus_stream **stream_p);
+gidd_status gidd_corpus_stream_open_memory(const void *bytes, size_t size, const char *name,
+                                           gidd_corpus_stream_format format,
+                                           gidd_corpus_stream **stream_p);
+gidd_status gidd_corpus_stream_open_member(gidd_corpus_stream *parent, const char *name,
+                                           gidd_corpus_stream_format format,
+                                           gidd_corpus_stream **stream_p);
 
 /* NULL is ignored. Local. */
-void gidd_stream_close(gidd_stream *stream);
+void gidd_corpus_stream_close(gidd_corpus_stream *stream);
 
 /* What messages call it. Local. */
-const char *gidd_stream_name(const gidd_stream *stream);
+const char *gidd_corpus_stream_name(const gidd_corpus_stream *stream);
 
 /* Moves to the next member; *end_p = 1 and no entry at the end. Errors: CORRUPT. Local. */
-gidd_status gidd_stream_next(gidd_stream *stream, gidd_stream_entry *entry, int *end_p);
+gidd_status gidd_corpus_stream_next(gidd_corpus_stream *stream, gidd_corpus_stream_entry *entry,
+                                    int *end_p);
 
-/* After the first gidd_stream_next: 1 if the stream is no archive but one compressed file. Local.
+/* After the first gidd_corpus_stream_next: 1 if the stream is no archive but one compressed file.
+ * Local.
  */
-int gidd_stream_is_raw(const gidd_stream *stream);
+int gidd_corpus_stream_is_raw(const gidd_corpus_stream *stream);
 
 /* Fills bytes[0 .. size) from the present member; *got_p < size only at its end. Errors: CORRUPT.
  * Local. */
-gidd_status gidd_stream_read(gidd_stream *stream, void *bytes, size_t size, size_t *got_p);
+gidd_status gidd_corpus_stream_read(gidd_corpus_stream *stream, void *bytes, size_t size,
+                                    size_t *got_p);
 
 /* Bytes of the stream's own source taken so far. Local. */
-int64_t gidd_stream_consumed(const gidd_stream *stream);
+int64_t gidd_corpus_stream_consumed(const gidd_corpus_stream *stream);
 
 #endif

@@ -6,26 +6,27 @@
 #include <string.h>
 
 static gidd_status skip(const gidd_corpus_walk *walk, gidd_corpus_counter why,
-                        const gidd_stream *stream, const char *name)
+                        const gidd_corpus_stream *stream, const char *name)
 {
-    return gidd_corpus_skip(walk->options, walk->counts, why, gidd_stream_name(stream), name);
+    return gidd_corpus_skip(walk->options, walk->counts, why, gidd_corpus_stream_name(stream),
+                            name);
 }
 
-gidd_stream_format gidd_corpus_format_of(gidd_corpus_kind kind)
+gidd_corpus_stream_format gidd_corpus_format_of(gidd_corpus_kind kind)
 {
     switch (kind) {
     case GIDD_CORPUS_ARCHIVE:
-        return GIDD_STREAM_ARCHIVE;
+        return GIDD_CORPUS_STREAM_ARCHIVE;
     case GIDD_CORPUS_PACKED:
-        return GIDD_STREAM_EITHER;
+        return GIDD_CORPUS_STREAM_EITHER;
     default:
-        return GIDD_STREAM_RAW;
+        return GIDD_CORPUS_STREAM_RAW;
     }
 }
 
 // Reads the present member whole, or finds that it has more than `limit` bytes (*size_p = limit +
 // 1).
-static gidd_status read_member(gidd_stream *stream, int64_t announced, size_t limit,
+static gidd_status read_member(gidd_corpus_stream *stream, int64_t announced, size_t limit,
                                uint8_t **bytes_p, size_t *size_p)
 {
     size_t room =
@@ -34,7 +35,7 @@ static gidd_status read_member(gidd_stream *stream, int64_t announced, size_t li
     uint8_t *bytes = malloc(room);
     while (bytes != NULL) {
         size_t got = 0;
-        gidd_status status = gidd_stream_read(stream, bytes + used, room - used, &got);
+        gidd_status status = gidd_corpus_stream_read(stream, bytes + used, room - used, &got);
         if (status != GIDD_OK) {
             free(bytes);
             return status;
@@ -53,11 +54,12 @@ static gidd_status read_member(gidd_stream *stream, int64_t announced, size_t li
         bytes = grown;
         room = grown_room;
     }
-    return gidd_fail(GIDD_ERR_NOMEM, "no memory for a member of %s", gidd_stream_name(stream));
+    return gidd_fail(GIDD_ERR_NOMEM, "no memory for a member of %s",
+                     gidd_corpus_stream_name(stream));
 }
 
-static gidd_status walk_text(const gidd_corpus_walk *walk, gidd_stream *stream, const char *name,
-                             int64_t announced)
+static gidd_status walk_text(const gidd_corpus_walk *walk, gidd_corpus_stream *stream,
+                             const char *name, int64_t announced)
 {
     size_t limit = gidd_corpus_document_limit(walk->options);
     size_t size = 0;
@@ -83,7 +85,7 @@ struct line_window {
     int at_end;
 };
 
-static gidd_status fill_window(struct line_window *window, gidd_stream *stream)
+static gidd_status fill_window(struct line_window *window, gidd_corpus_stream *stream)
 {
     size_t got = 0;
     if (window->room - window->used < GIDD_CORPUS_UNIT_BYTES) {
@@ -91,12 +93,13 @@ static gidd_status fill_window(struct line_window *window, gidd_stream *stream)
         uint8_t *grown = realloc(window->bytes, room);
         if (grown == NULL) {
             return gidd_fail(GIDD_ERR_NOMEM, "no memory for the lines of %s",
-                             gidd_stream_name(stream));
+                             gidd_corpus_stream_name(stream));
         }
         window->bytes = grown;
         window->room = room;
     }
-    GIDD_TRY(gidd_stream_read(stream, window->bytes + window->used, GIDD_CORPUS_UNIT_BYTES, &got));
+    GIDD_TRY(gidd_corpus_stream_read(stream, window->bytes + window->used, GIDD_CORPUS_UNIT_BYTES,
+                                     &got));
     window->used += got;
     window->at_end = got < GIDD_CORPUS_UNIT_BYTES;
     return GIDD_OK;
@@ -116,7 +119,8 @@ static void leave_dropped_line(struct line_window *window)
     drop_front(window, newline != NULL ? (size_t)(newline - window->bytes) + 1 : window->used);
 }
 
-static gidd_status walk_lines(const gidd_corpus_walk *walk, gidd_stream *stream, const char *name)
+static gidd_status walk_lines(const gidd_corpus_walk *walk, gidd_corpus_stream *stream,
+                              const char *name)
 {
     struct line_window window = {0};
     gidd_status status = GIDD_OK;
@@ -146,40 +150,42 @@ out:
 
 /* ------------------------------------------------------------------ archives */
 
-static gidd_status walk_archive(const gidd_corpus_walk *walk, gidd_stream *stream, int depth);
+static gidd_status walk_archive(const gidd_corpus_walk *walk, gidd_corpus_stream *stream,
+                                int depth);
 
 // "archive/member", for messages about what is inside the member.
-static char *member_name(const gidd_stream *stream, const char *name)
+static char *member_name(const gidd_corpus_stream *stream, const char *name)
 {
-    size_t size = strlen(gidd_stream_name(stream)) + strlen(name) + 3;
+    size_t size = strlen(gidd_corpus_stream_name(stream)) + strlen(name) + 3;
     char *joined = malloc(size);
     if (joined != NULL) {
-        (void)snprintf(joined, size, "%s: %s", gidd_stream_name(stream), name);
+        (void)snprintf(joined, size, "%s: %s", gidd_corpus_stream_name(stream), name);
     }
     return joined;
 }
 
-static gidd_status open_nested(const gidd_corpus_walk *walk, gidd_stream *stream, const char *name,
-                               gidd_corpus_kind kind, int depth)
+static gidd_status open_nested(const gidd_corpus_walk *walk, gidd_corpus_stream *stream,
+                               const char *name, gidd_corpus_kind kind, int depth)
 {
-    gidd_stream *nested = NULL;
+    gidd_corpus_stream *nested = NULL;
     char *path = member_name(stream, name);
     if (path == NULL) {
         return gidd_fail(GIDD_ERR_NOMEM, "no memory to open %s", name);
     }
     gidd_status status =
-        gidd_stream_open_member(stream, path, gidd_corpus_format_of(kind), &nested);
+        gidd_corpus_stream_open_member(stream, path, gidd_corpus_format_of(kind), &nested);
     if (status == GIDD_OK) {
         status = gidd_corpus_walk_stream(walk, nested, kind, GIDD_CORPUS_OTHER, depth + 1);
     }
-    gidd_stream_close(nested);
+    gidd_corpus_stream_close(nested);
     free(path);
     return status;
 }
 
 // A member that is compressed, or an archive: passed on whole where it fits, else opened here.
-static gidd_status walk_packed(const gidd_corpus_walk *walk, gidd_stream *stream,
-                               const gidd_stream_entry *entry, gidd_corpus_kind kind, int depth)
+static gidd_status walk_packed(const gidd_corpus_walk *walk, gidd_corpus_stream *stream,
+                               const gidd_corpus_stream_entry *entry, gidd_corpus_kind kind,
+                               int depth)
 {
     if (kind == GIDD_CORPUS_ARCHIVE && depth >= GIDD_CORPUS_DEPTH_MAX) {
         return skip(walk, GIDD_CORPUS_SKIPPED_NESTED, stream, entry->name);
@@ -195,7 +201,7 @@ static gidd_status walk_packed(const gidd_corpus_walk *walk, gidd_stream *stream
     if (path == NULL || size > GIDD_CORPUS_MEMBER_MAX) {
         status = gidd_fail(path == NULL ? GIDD_ERR_NOMEM : GIDD_ERR_CORRUPT,
                            "%s: %s is longer than it says, or memory is out",
-                           gidd_stream_name(stream), entry->name);
+                           gidd_corpus_stream_name(stream), entry->name);
     } else {
         status = walk->packed(walk->context, path, kind, depth, bytes, size);
     }
@@ -220,14 +226,14 @@ static int path_leaves(const char *name)
     return 0;
 }
 
-static gidd_status walk_entry(const gidd_corpus_walk *walk, gidd_stream *stream,
-                              const gidd_stream_entry *entry, int depth)
+static gidd_status walk_entry(const gidd_corpus_walk *walk, gidd_corpus_stream *stream,
+                              const gidd_corpus_stream_entry *entry, int depth)
 {
     gidd_corpus_type type = gidd_corpus_type_of(entry->name, walk->options->suffixes);
-    if (entry->type == GIDD_STREAM_FOLDER) {
+    if (entry->type == GIDD_CORPUS_STREAM_FOLDER) {
         return GIDD_OK;
     }
-    if (entry->type == GIDD_STREAM_SPECIAL) {
+    if (entry->type == GIDD_CORPUS_STREAM_SPECIAL) {
         return skip(walk, GIDD_CORPUS_SKIPPED_LINK, stream, entry->name);
     }
     if (path_leaves(entry->name)) {
@@ -243,12 +249,12 @@ static gidd_status walk_entry(const gidd_corpus_walk *walk, gidd_stream *stream,
                                          : walk_lines(walk, stream, entry->name);
 }
 
-static gidd_status walk_archive(const gidd_corpus_walk *walk, gidd_stream *stream, int depth)
+static gidd_status walk_archive(const gidd_corpus_walk *walk, gidd_corpus_stream *stream, int depth)
 {
     for (;;) {
-        gidd_stream_entry entry = {0};
+        gidd_corpus_stream_entry entry = {0};
         int end = 0;
-        GIDD_TRY(gidd_stream_next(stream, &entry, &end));
+        GIDD_TRY(gidd_corpus_stream_next(stream, &entry, &end));
         if (end) {
             return GIDD_OK;
         }
@@ -256,26 +262,26 @@ static gidd_status walk_archive(const gidd_corpus_walk *walk, gidd_stream *strea
     }
 }
 
-static gidd_status walk_bare(const gidd_corpus_walk *walk, gidd_stream *stream,
+static gidd_status walk_bare(const gidd_corpus_walk *walk, gidd_corpus_stream *stream,
                              gidd_corpus_kind kind)
 {
     switch (kind) {
     case GIDD_CORPUS_TEXT:
-        return walk_text(walk, stream, gidd_stream_name(stream), -1);
+        return walk_text(walk, stream, gidd_corpus_stream_name(stream), -1);
     case GIDD_CORPUS_JSONL:
-        return walk_lines(walk, stream, gidd_stream_name(stream));
+        return walk_lines(walk, stream, gidd_corpus_stream_name(stream));
     default:
         return skip(walk, GIDD_CORPUS_SKIPPED_SUFFIX, stream, "");
     }
 }
 
-gidd_status gidd_corpus_walk_stream(const gidd_corpus_walk *walk, gidd_stream *stream,
+gidd_status gidd_corpus_walk_stream(const gidd_corpus_walk *walk, gidd_corpus_stream *stream,
                                     gidd_corpus_kind kind, gidd_corpus_kind bare, int depth)
 {
-    gidd_stream_entry entry = {0};
+    gidd_corpus_stream_entry entry = {0};
     int end = 0;
-    GIDD_TRY(gidd_stream_next(stream, &entry, &end));
-    if (gidd_stream_is_raw(stream)) {
+    GIDD_TRY(gidd_corpus_stream_next(stream, &entry, &end));
+    if (gidd_corpus_stream_is_raw(stream)) {
         return walk_bare(walk, stream, kind == GIDD_CORPUS_PACKED ? bare : kind);
     }
     if (depth > GIDD_CORPUS_DEPTH_MAX) {

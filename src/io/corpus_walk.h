@@ -31,10 +31,10 @@ typedef struct gidd_corpus_walk {
 /* Walks a stream that holds `kind`: one compressed text or .jsonl (RAW), an archive of level
  * `depth`, or whichever of them it turns out to be (PACKED, EITHER; `bare` is what it is if no
  * archive). Local. */
-gidd_status gidd_corpus_walk_stream(const gidd_corpus_walk *walk, gidd_stream *stream,
+gidd_status gidd_corpus_walk_stream(const gidd_corpus_walk *walk, gidd_corpus_stream *stream,
                                     gidd_corpus_kind kind, gidd_corpus_kind bare, int depth);
 
 /* Format to open a compressed `kind` with. Local. */
-gidd_stream_format gidd_corpus_format_of(gidd_corpus_kind kind);
+gidd_corpus_stream_format gidd_corpus_format_of(gidd_corpus_kind kind);
 
 #endif

@@ -33,7 +33,7 @@ struct gidd_loader {
 // Where a row's random numbers come from.
 typedef struct row_key {
     uint64_t seed;
-    gidd_stream crop, noise;
+    gidd_rng_stream crop, noise;
     uint64_t index;
 } row_key;
 

@@ -113,13 +113,19 @@ static gidd_status sync_file(const char *path)
     return GIDD_OK;
 }
 
-gidd_status gidd_file_commit(const char *temporary, const char *path)
+static gidd_status rename_file(const char *temporary, const char *path)
 {
-    GIDD_TRY(sync_file(temporary));
     if (rename(temporary, path) != 0) {
         return gidd_fail(GIDD_ERR_IO, "cannot rename %s to %s: %s", temporary, path,
                          strerror(errno));
     }
+    return GIDD_OK;
+}
+
+gidd_status gidd_file_commit(const char *temporary, const char *path)
+{
+    GIDD_TRY(sync_file(temporary));
+    GIDD_TRY(rename_file(temporary, path));
     return sync_folder_of(path);
 }
 
@@ -155,7 +161,9 @@ gidd_status gidd_file_write(const char *path, const void *bytes, size_t size)
     return status;
 }
 
-gidd_status gidd_file_replace(const char *path, const void *bytes, size_t size)
+// Writes path.tmp and makes it `path` with `commit`.
+static gidd_status write_through_temporary(const char *path, const void *bytes, size_t size,
+                                           gidd_status (*commit)(const char *, const char *))
 {
     size_t length = strlen(path) + sizeof ".tmp";
     char *temporary = malloc(length);
@@ -165,13 +173,23 @@ gidd_status gidd_file_replace(const char *path, const void *bytes, size_t size)
     (void)snprintf(temporary, length, "%s.tmp", path);
     gidd_status status = gidd_file_write(temporary, bytes, size);
     if (status == GIDD_OK) {
-        status = gidd_file_commit(temporary, path);
+        status = commit(temporary, path);
     }
     if (status != GIDD_OK) {
         (void)unlink(temporary); // it may never have been there
     }
     free(temporary);
     return status;
+}
+
+gidd_status gidd_file_replace(const char *path, const void *bytes, size_t size)
+{
+    return write_through_temporary(path, bytes, size, gidd_file_commit);
+}
+
+gidd_status gidd_file_publish(const char *path, const void *bytes, size_t size)
+{
+    return write_through_temporary(path, bytes, size, rename_file);
 }
 
 gidd_status gidd_folder_make(const char *path)

@@ -24,6 +24,10 @@ gidd_status gidd_file_write(const char *path, const void *bytes, size_t size);
  * Errors: OUTPUT (cannot be created), IO, NOMEM. On failure `path` is what it was. Local. */
 gidd_status gidd_file_replace(const char *path, const void *bytes, size_t size);
 
+/* As gidd_file_replace, but not synced: whole for every process, perhaps gone or torn after a power
+ * loss. For what is only a hint. Local. */
+gidd_status gidd_file_publish(const char *path, const void *bytes, size_t size);
+
 /* Syncs the finished file `temporary`, renames it to `path` and syncs the folder. Errors: IO.
  * Local. */
 gidd_status gidd_file_commit(const char *temporary, const char *path);

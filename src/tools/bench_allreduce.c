@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * gidd-bench allreduce: one gradient bucket of each size, posted and waited for, as a step does it. The values
- * are small integers, so that every order of summation gives the same bits, which are checked.
+ * gidd-bench allreduce: one gradient bucket of each size, posted and waited for, as a step does it.
+ * The values are small integers, so that every order of summation gives the same bits, which are
+ * checked.
  */
 #include "base/clock.h"
 #include "comm/bucket.h"
 #include "tools/bench.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -15,9 +17,9 @@ static const double smallest_mib = 0.0625; /* 64 KiB */
 
 typedef struct reduction {
     gidd_bucket_plan plan;
-    gidd_buckets    *buckets;
-    float           *gradients;
-    int64_t          elements;
+    gidd_buckets *buckets;
+    float *gradients;
+    int64_t elements;
 } reduction;
 
 // Gradients and scratch of all ranks of this host may take half of its free memory.
@@ -32,10 +34,11 @@ static double largest_mib(const gidd_bench *bench)
 static gidd_status open_reduction(gidd_comm *comm, double mib, reduction *r)
 {
     r->elements = (int64_t)(mib * 1048576.0 / sizeof(float));
-    gidd_status status =
-        gidd_bucket_plan_init(&r->plan, &r->elements, 1, (size_t)r->elements * sizeof(float), gidd_comm_size(comm));
+    gidd_status status = gidd_bucket_plan_init(
+        &r->plan, &r->elements, 1, (size_t)r->elements * sizeof(float), gidd_comm_size(comm));
     if (status == GIDD_OK) {
-        r->gradients = aligned_alloc(256, ((size_t)r->plan.memory_elements * sizeof(float) + 255) / 256 * 256);
+        r->gradients =
+            aligned_alloc(256, ((size_t)r->plan.memory_elements * sizeof(float) + 255) / 256 * 256);
         if (r->gradients == NULL) {
             status = gidd_fail(GIDD_ERR_NOMEM, "no memory for a bucket of %g MiB", mib);
         }
@@ -83,20 +86,24 @@ static gidd_status reduce(gidd_comm *comm, const reduction *r, double *seconds_p
 
 static void report_row(gidd_bench *bench, double bytes, gidd_bench_spread seconds)
 {
-    static const char *const keys[] = {"ms", "ms_min", "ms_max", "algbw_gb_per_s", "busbw_gb_per_s"};
-    int    ranks = gidd_comm_size(bench->comms->workers);
-    double algbw = bytes * 1e-9 / seconds.median, busbw = algbw * 2.0 * (ranks - 1) / ranks;
+    static const char *const keys[] = {"ms", "ms_min", "ms_max", "algbw_gb_per_s",
+                                       "busbw_gb_per_s"};
+    int ranks = gidd_comm_size(bench->comms->workers);
+    double algbw = ranks > 1 ? bytes * 1e-9 / seconds.median : (double)NAN,
+           busbw = algbw * 2.0 * (ranks - 1) / ranks;
     double values[] = {seconds.median * 1e3, seconds.min * 1e3, seconds.max * 1e3, algbw, busbw};
-    char   size[32];
+    char size[32];
     (void)snprintf(size, sizeof size, bytes < 1048576.0 ? "%.0f KiB" : "%.4g MiB",
                    bytes < 1048576.0 ? bytes / 1024.0 : bytes / 1048576.0);
-    gidd_bench_report_row(bench->report, &(gidd_bench_row){"size", size, keys, values, (int)(sizeof keys / sizeof *keys)});
+    gidd_bench_report_row(bench->report, &(gidd_bench_row){"size", size, keys, values,
+                                                           (int)(sizeof keys / sizeof *keys)});
 }
 
-static gidd_status measure_size(gidd_bench *bench, const gidd_bench_plan *plan, double mib, double *seconds)
+static gidd_status measure_size(gidd_bench *bench, const gidd_bench_plan *plan, double mib,
+                                double *seconds)
 {
-    gidd_comm  *comm = bench->comms->workers;
-    reduction   r = {0};
+    gidd_comm *comm = bench->comms->workers;
+    reduction r = {0};
     gidd_status status = open_reduction(comm, mib, &r);
     for (int64_t i = 0; status == GIDD_OK && i < plan->total; i++) {
         status = gidd_bench_survive(comm, reduce(comm, &r, &seconds[i]));
@@ -117,17 +124,18 @@ static gidd_status measure_size(gidd_bench *bench, const gidd_bench_plan *plan, 
 
 gidd_status gidd_bench_allreduce(gidd_bench *bench)
 {
-    gidd_comm      *comm = bench->comms->workers;
-    gidd_bench_plan plan = gidd_bench_plan_of(bench, 2, 9);
-    double          largest = largest_mib(bench);
-    double         *seconds = calloc((size_t)plan.total, sizeof *seconds);
-    gidd_status     status = gidd_comm_agree(
+    gidd_comm *comm = bench->comms->workers;
+    gidd_bench_plan plan = gidd_bench_plan_of(bench);
+    double largest = largest_mib(bench);
+    double *seconds = calloc((size_t)plan.total, sizeof *seconds);
+    gidd_status status = gidd_comm_agree(
         comm, seconds == NULL ? gidd_fail(GIDD_ERR_NOMEM, "no memory for the times") : GIDD_OK);
     if (status == GIDD_OK) { // memory differs from host to host, sizes must not
         status = gidd_comm_allreduce_double(comm, &largest, 1, GIDD_COMM_MIN);
     }
     if (gidd_comm_size(comm) == 1) {
-        gidd_bench_report_text(bench->report, "note", "one rank: nothing is sent; start it with mpirun");
+        gidd_bench_report_text(bench->report, "note",
+                               "one rank: nothing is sent; start it with mpirun");
     }
     for (double mib = smallest_mib; status == GIDD_OK && mib <= largest; mib *= 4.0) {
         status = measure_size(bench, &plan, mib, seconds);

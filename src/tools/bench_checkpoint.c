@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * gidd-bench checkpoint: how long training would stand still, how long until the state is safe, against plain
- * pwrite and fsync of as many bytes in the same folder; then restoring it with the page cache dropped.
+ * gidd-bench checkpoint: how long training would stand still, how long until the state is safe,
+ * against plain pwrite and fsync of as many bytes in the same folder; then restoring it with the
+ * page cache dropped.
  */
 #include "base/clock.h"
 #include "io/checkpoint.h"
@@ -16,24 +17,24 @@
 #include <unistd.h>
 
 enum {
-    SECTIONS = 3,                       /* masters and two moments            */
+    SECTIONS = 3, /* masters and two moments            */
     TENSOR_COLUMNS = 4096,
-    WRITE_BYTES = 4 << 20,              /* of one plain pwrite                */
-    READ_ELEMENTS = 1 << 20,            /* of one read of a restore           */
-    HELD_STATES = 3,                    /* on disk at once: two checkpoints and the plain file */
+    WRITE_BYTES = 4 << 20,   /* of one plain pwrite                */
+    READ_ELEMENTS = 1 << 20, /* of one read of a restore           */
+    HELD_STATES = 3,         /* on disk at once: two checkpoints and the plain file */
 };
 
 typedef struct checkpoint_work {
-    char                    folder[GIDD_BENCH_FOLDER_SIZE];
-    gidd_comm              *comm;
-    gidd_run_lock          *lock; /* rank 0 */
-    gidd_checkpoint_tensor  tensor;
-    gidd_checkpoint_layout  layout;
+    char folder[GIDD_BENCH_FOLDER_SIZE];
+    gidd_comm *comm;
+    gidd_run_lock *lock; /* rank 0 */
+    gidd_checkpoint_tensor tensor;
+    gidd_checkpoint_layout layout;
     gidd_checkpoint_writer *writer;
-    gidd_checkpoint_extent  extents[GIDD_CHECKPOINT_SECTIONS_MAX];
-    int                     extent_count;
-    float                  *values; /* one section: the state of a rank repeats it */
-    double                 *stall, *safe, *plain, *restore;
+    gidd_checkpoint_extent extents[GIDD_CHECKPOINT_SECTIONS_MAX];
+    int extent_count;
+    float *values; /* one section: the state of a rank repeats it */
+    double *stall, *safe, *plain, *restore;
 } checkpoint_work;
 
 /* ---- Set-up ---------------------------------------------------------------------------------- */
@@ -43,9 +44,12 @@ static void lay_out(checkpoint_work *w, double gib)
     static const char *const names[SECTIONS] = {"master", "adam_m", "adam_v"};
     int64_t rows = (int64_t)(gib * 1073741824.0 / SECTIONS / sizeof(float) / TENSOR_COLUMNS);
     rows = rows > 0 ? rows : 1;
-    w->tensor = (gidd_checkpoint_tensor){.name = "weights", .dims = 2, .shape = {rows, TENSOR_COLUMNS}};
-    w->layout = (gidd_checkpoint_layout){
-        .tensors = &w->tensor, .tensor_count = 1, .elements = rows * TENSOR_COLUMNS, .section_count = SECTIONS};
+    w->tensor =
+        (gidd_checkpoint_tensor){.name = "weights", .dims = 2, .shape = {rows, TENSOR_COLUMNS}};
+    w->layout = (gidd_checkpoint_layout){.tensors = &w->tensor,
+                                         .tensor_count = 1,
+                                         .elements = rows * TENSOR_COLUMNS,
+                                         .section_count = SECTIONS};
     for (int i = 0; i < SECTIONS; i++) {
         (void)snprintf(w->layout.sections[i], sizeof w->layout.sections[i], "%s", names[i]);
     }
@@ -54,13 +58,16 @@ static void lay_out(checkpoint_work *w, double gib)
 static gidd_status check_space(const checkpoint_work *w)
 {
     struct statvfs disk;
-    double         needed = (double)gidd_checkpoint_state_bytes(&w->layout) * HELD_STATES;
+    double needed = (double)gidd_checkpoint_state_bytes(&w->layout) * HELD_STATES;
     if (statvfs(w->folder, &disk) != 0) {
-        return gidd_fail(GIDD_ERR_IO, "cannot ask %s for its free space: %s", w->folder, strerror(errno));
+        return gidd_fail(GIDD_ERR_IO, "cannot ask %s for its free space: %s", w->folder,
+                         strerror(errno));
     }
     if ((double)disk.f_bavail * (double)disk.f_frsize < needed) {
-        return gidd_fail(GIDD_ERR_OUTPUT, "%s has %.2f GB free, but %.2f GB are needed; choose --gib or --folder",
-                         w->folder, (double)disk.f_bavail * (double)disk.f_frsize * 1e-9, needed * 1e-9);
+        return gidd_fail(GIDD_ERR_OUTPUT,
+                         "%s has %.2f GB free, but %.2f GB are needed; choose --gib or --folder",
+                         w->folder, (double)disk.f_bavail * (double)disk.f_frsize * 1e-9,
+                         needed * 1e-9);
     }
     return GIDD_OK;
 }
@@ -70,12 +77,14 @@ static gidd_status fill_state(checkpoint_work *w)
 {
     w->values = malloc((size_t)w->layout.elements * sizeof *w->values);
     if (w->values == NULL) {
-        return gidd_fail(GIDD_ERR_NOMEM, "no memory for a state of %lld parameters", (long long)w->layout.elements);
+        return gidd_fail(GIDD_ERR_NOMEM, "no memory for a state of %lld parameters",
+                         (long long)w->layout.elements);
     }
     for (int64_t i = 0; i < w->layout.elements; i++) {
         w->values[i] = (float)((uint32_t)i * 2654435761u >> 8) * 0x1p-24f;
     }
-    w->extent_count = gidd_checkpoint_share(&w->layout, gidd_comm_rank(w->comm), gidd_comm_size(w->comm), w->extents);
+    w->extent_count = gidd_checkpoint_share(&w->layout, gidd_comm_rank(w->comm),
+                                            gidd_comm_size(w->comm), w->extents);
     for (int i = 0; i < w->extent_count; i++) {
         w->extents[i].source = w->values + w->extents[i].first;
     }
@@ -117,7 +126,8 @@ static gidd_status prepare(gidd_bench *bench, const gidd_bench_plan *plan, check
                                        .lock = w->lock,
                                        .layout = &w->layout,
                                        .keep_last = 1,
-                                       .verify_after_write = bench->config->checkpoint.verify_after_write,
+                                       .verify_after_write =
+                                           bench->config->checkpoint.verify_after_write,
                                        .background = bench->comms->thread_multiple},
         &w->writer);
 }
@@ -136,17 +146,19 @@ static gidd_status save(checkpoint_work *w, int64_t index)
     const int is_first = gidd_comm_rank(w->comm) == 0;
     GIDD_TRY(gidd_comm_barrier(w->comm));
     int64_t start_ns = gidd_clock_ns();
-    gidd_checkpoint_begin(w->writer, fields.step, is_first ? &fields : NULL, w->extents, w->extent_count);
+    gidd_checkpoint_begin(w->writer, fields.step, is_first ? &fields : NULL, w->extents,
+                          w->extent_count);
     w->stall[index] = seconds_since(start_ns);
     GIDD_TRY(gidd_checkpoint_finish(w->writer));
     w->safe[index] = seconds_since(start_ns);
     return GIDD_OK;
 }
 
-static gidd_status write_plainly(int file, const char *path, const void *bytes, size_t count, off_t offset)
+static gidd_status write_plainly(int file, const char *path, const void *bytes, size_t count,
+                                 off_t offset)
 {
     for (size_t done = 0; done < count;) {
-        size_t  now = count - done < WRITE_BYTES ? count - done : WRITE_BYTES;
+        size_t now = count - done < WRITE_BYTES ? count - done : WRITE_BYTES;
         ssize_t wrote = pwrite(file, (const char *)bytes + done, now, offset + (off_t)done);
         if (wrote <= 0) {
             return gidd_fail(GIDD_ERR_IO, "cannot write %s: %s", path, strerror(errno));
@@ -166,7 +178,8 @@ static gidd_status write_extents(const checkpoint_work *w, const char *path)
     gidd_status status = GIDD_OK;
     for (int i = 0; status == GIDD_OK && i < w->extent_count; i++) {
         const gidd_checkpoint_extent *e = &w->extents[i];
-        int64_t at = gidd_checkpoint_section_offset(&w->layout, e->section) + e->first * (int64_t)sizeof(float);
+        int64_t at = gidd_checkpoint_section_offset(&w->layout, e->section) +
+                     e->first * (int64_t)sizeof(float);
         status = write_plainly(file, path, e->source, (size_t)e->count * sizeof(float), (off_t)at);
     }
     if (status == GIDD_OK && fsync(file) != 0) {
@@ -194,7 +207,8 @@ static gidd_status save_plainly(checkpoint_work *w, int64_t index)
 static void drop_cached_state(const checkpoint_work *w, int64_t step)
 {
     char path[GIDD_BENCH_FOLDER_SIZE + 64];
-    (void)snprintf(path, sizeof path, "%s/checkpoints/step-%09lld/state.bin", w->folder, (long long)step);
+    (void)snprintf(path, sizeof path, "%s/checkpoints/step-%09lld/state.bin", w->folder,
+                   (long long)step);
     int file = open(path, O_RDONLY | O_CLOEXEC);
     if (file >= 0) {
         (void)posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED);
@@ -206,11 +220,12 @@ static gidd_status read_all(gidd_checkpoint *checkpoint, const checkpoint_work *
 {
     for (int section = 0; section < SECTIONS; section++) {
         for (int64_t at = 0; at < w->layout.elements; at += READ_ELEMENTS) {
-            int64_t left = w->layout.elements - at, count = left < READ_ELEMENTS ? left : READ_ELEMENTS;
+            int64_t left = w->layout.elements - at,
+                    count = left < READ_ELEMENTS ? left : READ_ELEMENTS;
             GIDD_TRY(gidd_checkpoint_read(checkpoint, section, at, count, staging));
             if (memcmp(staging, w->values + at, (size_t)count * sizeof *staging) != 0) {
-                return gidd_fail(GIDD_ERR_CORRUPT, "section %d came back changed near element %lld", section,
-                                 (long long)at);
+                return gidd_fail(GIDD_ERR_CORRUPT, "section %d came back changed near element %lld",
+                                 section, (long long)at);
             }
         }
     }
@@ -225,9 +240,11 @@ static gidd_status restore(checkpoint_work *w, int64_t index, float *staging)
     GIDD_TRY(gidd_comm_barrier(w->comm));
     int64_t start_ns = gidd_clock_ns();
     GIDD_TRY(gidd_checkpoint_restore(
-        &(gidd_checkpoint_restore_args){.comm = w->comm, .run_dir = w->folder, .lock = w->lock}, &checkpoint));
-    gidd_status status = checkpoint == NULL ? gidd_fail(GIDD_ERR_MISSING, "the checkpoint just written is not there")
-                                            : read_all(checkpoint, w, staging);
+        &(gidd_checkpoint_restore_args){.comm = w->comm, .run_dir = w->folder, .lock = w->lock},
+        &checkpoint));
+    gidd_status status =
+        checkpoint == NULL ? gidd_fail(GIDD_ERR_MISSING, "the checkpoint just written is not there")
+                           : read_all(checkpoint, w, staging);
     w->restore[index] = seconds_since(start_ns);
     gidd_checkpoint_close(checkpoint);
     return gidd_comm_agree(w->comm, status);
@@ -236,7 +253,8 @@ static gidd_status restore(checkpoint_work *w, int64_t index, float *staging)
 static gidd_status repeat(checkpoint_work *w, const gidd_bench_plan *plan)
 {
     float *staging = malloc(READ_ELEMENTS * sizeof *staging);
-    GIDD_TRY(gidd_comm_agree(w->comm, staging == NULL ? gidd_fail(GIDD_ERR_NOMEM, "no memory to read") : GIDD_OK));
+    GIDD_TRY(gidd_comm_agree(
+        w->comm, staging == NULL ? gidd_fail(GIDD_ERR_NOMEM, "no memory to read") : GIDD_OK));
     gidd_status status = GIDD_OK;
     for (int64_t i = 0; status == GIDD_OK && i < plan->total; i++) {
         status = save_plainly(w, i);
@@ -255,14 +273,17 @@ static gidd_status repeat(checkpoint_work *w, const gidd_bench_plan *plan)
 static void report(gidd_bench *bench, const checkpoint_work *w, const gidd_bench_plan *plan)
 {
     gidd_bench_report *r = bench->report;
-    double             mb = (double)gidd_checkpoint_state_bytes(&w->layout) * 1e-6;
-    gidd_bench_spread  stall = gidd_bench_spread_of(w->stall + plan->warmup, plan->repeats);
-    gidd_bench_spread  safe = gidd_bench_spread_of(w->safe + plan->warmup, plan->repeats);
-    gidd_bench_spread  plain = gidd_bench_spread_of(w->plain + plan->warmup, plan->repeats);
-    gidd_bench_spread  restored = gidd_bench_spread_of(w->restore + plan->warmup, plan->repeats);
+    double mb = (double)gidd_checkpoint_state_bytes(&w->layout) * 1e-6;
+    gidd_bench_spread stall = gidd_bench_spread_of(w->stall + plan->warmup, plan->repeats);
+    gidd_bench_spread safe = gidd_bench_spread_of(w->safe + plan->warmup, plan->repeats);
+    gidd_bench_spread plain = gidd_bench_spread_of(w->plain + plan->warmup, plan->repeats);
+    gidd_bench_spread restored = gidd_bench_spread_of(w->restore + plan->warmup, plan->repeats);
     gidd_bench_report_number(r, "state_mb", mb);
-    gidd_bench_report_text(r, "writer", bench->comms->thread_multiple ? "a thread of its own" : "inside begin and advance");
-    gidd_bench_report_text(r, "verify_after_write", bench->config->checkpoint.verify_after_write ? "on" : "off");
+    gidd_bench_report_text(r, "writer",
+                           bench->comms->thread_multiple ? "a thread of its own"
+                                                         : "inside begin and advance");
+    gidd_bench_report_text(r, "verify_after_write",
+                           bench->config->checkpoint.verify_after_write ? "on" : "off");
     gidd_bench_report_spread(r, "stall_ms", gidd_bench_spread_scale(stall, 1e3));
     gidd_bench_report_spread(r, "safe_ms", gidd_bench_spread_scale(safe, 1e3));
     gidd_bench_report_spread(r, "plain_write_ms", gidd_bench_spread_scale(plain, 1e3));
@@ -276,8 +297,8 @@ static void report(gidd_bench *bench, const checkpoint_work *w, const gidd_bench
 gidd_status gidd_bench_checkpoint(gidd_bench *bench)
 {
     checkpoint_work w = {.comm = bench->comms->world};
-    gidd_bench_plan plan = gidd_bench_plan_of(bench, 1, 5);
-    gidd_status     status = prepare(bench, &plan, &w);
+    gidd_bench_plan plan = gidd_bench_plan_of(bench);
+    gidd_status status = prepare(bench, &plan, &w);
     if (status == GIDD_OK) {
         status = repeat(&w, &plan);
     }

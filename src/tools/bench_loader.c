@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * gidd-bench loader: batch records of 64 x T, built on this thread and fetched from the prefetch thread, from
- * memory and from shards.
+ * gidd-bench loader: batch records of 64 x T, built on this thread and fetched from the prefetch
+ * thread, from memory and from shards.
  */
 #include "base/clock.h"
 #include "tools/bench.h"
@@ -18,13 +18,13 @@ enum {
 };
 
 typedef struct loader_work {
-    char             folder[GIDD_BENCH_FOLDER_SIZE];
-    int64_t          T;
-    gidd_shard_set  *shards;
-    gidd_schedule    schedule;
-    gidd_batch       batch;
-    double          *seconds, *waited; /* [total] */
-    gidd_bench_plan  plan;
+    char folder[GIDD_BENCH_FOLDER_SIZE];
+    int64_t T;
+    gidd_shard_set *shards;
+    gidd_schedule schedule;
+    gidd_batch batch;
+    double *seconds, *waited; /* [total] */
+    gidd_bench_plan plan;
 } loader_work;
 
 /* ---- Set-up ---------------------------------------------------------------------------------- */
@@ -43,20 +43,22 @@ static gidd_status open_shards(gidd_bench *bench, loader_work *w)
 
 /* ---- Measuring ------------------------------------------------------------------------------- */
 
-static gidd_status open_loader(gidd_bench *bench, loader_work *w, const gidd_source *source, gidd_loader **loader_p)
+static gidd_status open_loader(gidd_bench *bench, loader_work *w, const gidd_source *source,
+                               gidd_loader **loader_p)
 {
-    gidd_vocab         vocab = gidd_vocab_of(source->vocab_size);
+    gidd_vocab vocab = gidd_vocab_of(source->vocab_size);
     gidd_schedule_args schedule = gidd_worker_schedule_args(bench->config, &vocab);
     GIDD_TRY(gidd_schedule_init(&w->schedule, &schedule));
-    return gidd_loader_open(&(gidd_loader_args){.source = *source,
-                                                .schedule = &w->schedule,
-                                                .seed = (uint64_t)bench->config->run.seed,
-                                                .eval_seed = (uint64_t)bench->config->eval.seed,
-                                                .global_batch = RECORD_ROWS,
-                                                .T = w->T,
-                                                .max_add_padding = bench->config->data.max_add_padding,
-                                                .window = GIDD_WINDOW_DOCUMENT},
-                            loader_p);
+    return gidd_loader_open(
+        &(gidd_loader_args){.source = *source,
+                            .schedule = &w->schedule,
+                            .seed = (uint64_t)bench->config->run.seed,
+                            .eval_seed = (uint64_t)bench->config->eval.seed,
+                            .global_batch = RECORD_ROWS,
+                            .T = w->T,
+                            .max_add_padding = bench->config->data.max_add_padding,
+                            .window = GIDD_WINDOW_DOCUMENT},
+        loader_p);
 }
 
 static double seconds_since(int64_t start_ns)
@@ -71,19 +73,20 @@ static gidd_status build_records(const gidd_loader *loader, loader_work *w)
         int64_t start_ns = gidd_clock_ns();
         GIDD_TRY(gidd_loader_build(loader, i, 0, &w->batch));
         w->seconds[i] = seconds_since(start_ns);
-        w->waited[i] = NAN;
+        w->waited[i] = (double)NAN;
     }
     return GIDD_OK;
 }
 
-// A consumer that sleeps `work_ms` over each record: it takes no processor time from the thread that builds.
+// A consumer that sleeps `work_ms` over each record: it takes no processor time from the thread
+// that builds.
 static gidd_status consume(gidd_prefetch *prefetch, loader_work *w, double work_ms)
 {
     const struct timespec work = {.tv_sec = (time_t)(work_ms * 1e-3),
                                   .tv_nsec = (long)(fmod(work_ms, 1e3) * 1e6)};
     for (int64_t i = 0; i < w->plan.total; i++) {
         const gidd_batch *batch = NULL;
-        int64_t           start_ns = gidd_clock_ns(), waited_ns = gidd_prefetch_waited_ns(prefetch);
+        int64_t start_ns = gidd_clock_ns(), waited_ns = gidd_prefetch_waited_ns(prefetch);
         GIDD_TRY(gidd_prefetch_next(prefetch, &batch));
         w->waited[i] = (double)(gidd_prefetch_waited_ns(prefetch) - waited_ns) * 1e-9;
         if (work_ms > 0.0) {
@@ -111,23 +114,30 @@ static gidd_status fetch_records(const gidd_loader *loader, loader_work *w, doub
 
 static void report_row(gidd_bench *bench, loader_work *w, const char *name)
 {
-    static const char *const keys[] = {"ms", "ms_min", "ms_max", "records_per_s", "waited_ms", "waited_ms_max"};
-    double            *waited = w->waited + w->plan.warmup;
-    gidd_bench_spread  ms = gidd_bench_spread_scale(gidd_bench_spread_of(w->seconds + w->plan.warmup, w->plan.repeats), 1e3);
-    gidd_bench_spread  wait = isnan(waited[0]) ? (gidd_bench_spread){NAN, NAN, NAN}
-                                               : gidd_bench_spread_scale(gidd_bench_spread_of(waited, w->plan.repeats), 1e3);
-    const double       values[] = {ms.median, ms.min, ms.max, 1e3 / ms.median, wait.median, wait.max};
-    gidd_bench_report_row(bench->report, &(gidd_bench_row){"way", name, keys, values, (int)(sizeof keys / sizeof *keys)});
+    static const char *const keys[] = {"ms",        "ms_min",       "ms_max", "records_per_s",
+                                       "waited_ms", "waited_ms_max"};
+    const gidd_bench_spread no_spread = {(double)NAN, (double)NAN, (double)NAN};
+    double *waited = w->waited + w->plan.warmup;
+    gidd_bench_spread ms = gidd_bench_spread_scale(
+        gidd_bench_spread_of(w->seconds + w->plan.warmup, w->plan.repeats), 1e3);
+    gidd_bench_spread wait =
+        isnan(waited[0])
+            ? no_spread
+            : gidd_bench_spread_scale(gidd_bench_spread_of(waited, w->plan.repeats), 1e3);
+    const double values[] = {ms.median, ms.min, ms.max, 1e3 / ms.median, wait.median, wait.max};
+    gidd_bench_report_row(bench->report, &(gidd_bench_row){"way", name, keys, values,
+                                                           (int)(sizeof keys / sizeof *keys)});
 }
 
-typedef enum way { WAY_BUILD, WAY_FETCH } way;
+typedef enum loader_way { WAY_BUILD, WAY_FETCH } loader_way;
 
-static gidd_status measure_way(gidd_bench *bench, loader_work *w, const gidd_source *source, way way, double work_ms,
-                               const char *name)
+static gidd_status measure_way(gidd_bench *bench, loader_work *w, const gidd_source *source,
+                               loader_way way, double work_ms, const char *name)
 {
     gidd_loader *loader = NULL;
     GIDD_TRY(open_loader(bench, w, source, &loader));
-    gidd_status status = way == WAY_BUILD ? build_records(loader, w) : fetch_records(loader, w, work_ms);
+    gidd_status status =
+        way == WAY_BUILD ? build_records(loader, w) : fetch_records(loader, w, work_ms);
     gidd_loader_close(loader);
     if (status == GIDD_OK) {
         report_row(bench, w, name);
@@ -138,9 +148,9 @@ static gidd_status measure_way(gidd_bench *bench, loader_work *w, const gidd_sou
 static gidd_status measure(gidd_bench *bench, loader_work *w)
 {
     double work_ms = bench->options->work_ms > 0.0 ? bench->options->work_ms : 5.0;
-    char   busy[64];
+    char busy[64];
     w->T = bench->config->model.context;
-    w->plan = gidd_bench_plan_of(bench, 10, 200);
+    w->plan = gidd_bench_plan_of(bench);
     w->seconds = calloc((size_t)w->plan.total, sizeof *w->seconds);
     w->waited = calloc((size_t)w->plan.total, sizeof *w->waited);
     void *memory = aligned_alloc(64, (gidd_batch_bytes(RECORD_ROWS, w->T) + 63) / 64 * 64);
@@ -153,7 +163,8 @@ static gidd_status measure(gidd_bench *bench, loader_work *w)
     gidd_bench_report_count(bench->report, "record_columns", w->T);
     gidd_bench_report_number(bench->report, "consumer_work_ms", work_ms);
     GIDD_TRY(open_shards(bench, w));
-    gidd_source from_memory = gidd_bench_source(&w->T), from_shards = gidd_source_of_shards(w->shards);
+    gidd_source from_memory = gidd_bench_source(&w->T),
+                from_shards = gidd_source_of_shards(w->shards);
     (void)snprintf(busy, sizeof busy, "shards, prefetched, %g ms of work", work_ms);
     GIDD_TRY(measure_way(bench, w, &from_memory, WAY_BUILD, 0.0, "memory, built here"));
     GIDD_TRY(measure_way(bench, w, &from_shards, WAY_BUILD, 0.0, "shards, built here"));

@@ -9,11 +9,11 @@
 
 // The table is the first member: a launcher finds the rest through device->kernels.
 struct gidd_bench_profile {
-    gidd_kernels        table;
+    gidd_kernels table;
     const gidd_kernels *own; /* the device's */
-    gidd_device        *device;
-    int64_t             head_columns;
-    gidd_bench_count   *counts; /* [GIDD_BENCH_PARTS] owned */
+    gidd_device *device;
+    int64_t head_columns;
+    gidd_bench_count *counts; /* [GIDD_BENCH_PARTS] owned */
 };
 
 /* ---- Operations by arguments ----------------------------------------------------------------- */
@@ -80,7 +80,8 @@ static int64_t no_columns(const void *arguments)
 #define COLUMNS_OF(arguments)                                                                      \
     _Generic((arguments), const gidd_linear_fwd_args *: linear_fwd_columns,                        \
         const gidd_linear_bwd_data_args *: linear_bwd_data_columns,                                \
-        const gidd_linear_bwd_weight_args *: linear_bwd_weight_columns, default: no_columns)(arguments)
+        const gidd_linear_bwd_weight_args *: linear_bwd_weight_columns,                            \
+        default: no_columns)(arguments)
 
 /* ---- Launchers ------------------------------------------------------------------------------- */
 
@@ -101,7 +102,7 @@ static void count_call(const gidd_bench_profile *profile, int part, int64_t star
     static gidd_status timed_##slot(gidd_device *device, const gidd_##arguments##_args *args)      \
     {                                                                                              \
         const gidd_bench_profile *profile = profile_of(device);                                    \
-        int     part = 2 * GIDD_BENCH_SLOT_##slot + (COLUMNS_OF(args) == profile->head_columns);   \
+        int part = 2 * GIDD_BENCH_SLOT_##slot + (COLUMNS_OF(args) == profile->head_columns);       \
         int64_t start_ns = gidd_clock_ns();                                                        \
         GIDD_TRY(profile->own->slot(device, args));                                                \
         GIDD_TRY(gidd_device_synchronize(device));                                                 \
@@ -117,17 +118,21 @@ static const gidd_kernels timed_table = {.device = "profile", GIDD_KERNEL_SLOTS(
 
 /* ---- Life ------------------------------------------------------------------------------------ */
 
-gidd_status gidd_bench_profile_attach(gidd_device *device, int64_t head_columns, gidd_bench_profile **profile_p)
+gidd_status gidd_bench_profile_attach(gidd_device *device, int64_t head_columns,
+                                      gidd_bench_profile **profile_p)
 {
     gidd_bench_profile *profile = calloc(1, sizeof *profile);
-    gidd_bench_count   *counts = calloc(GIDD_BENCH_PARTS, sizeof *counts);
+    gidd_bench_count *counts = calloc(GIDD_BENCH_PARTS, sizeof *counts);
     if (profile == NULL || counts == NULL) {
         free(profile);
         free(counts);
         return gidd_fail(GIDD_ERR_NOMEM, "no memory for a profile");
     }
-    *profile = (gidd_bench_profile){
-        .table = timed_table, .own = device->kernels, .device = device, .head_columns = head_columns, .counts = counts};
+    *profile = (gidd_bench_profile){.table = timed_table,
+                                    .own = device->kernels,
+                                    .device = device,
+                                    .head_columns = head_columns,
+                                    .counts = counts};
     profile->table.device = device->kernels->device;
     device->kernels = &profile->table;
     *profile_p = profile;

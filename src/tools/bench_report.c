@@ -13,8 +13,8 @@ enum { CELL_SIZE = 64 };
 
 struct gidd_bench_report {
     json_t *root;
-    json_t *rows;   /* borrowed from root; NULL: no table */
-    int     failed; /* something could not be stored      */
+    json_t *rows; /* borrowed from root; NULL: no table */
+    int failed;   /* something could not be stored      */
 };
 
 /* ---- Measurements ---------------------------------------------------------------------------- */
@@ -62,9 +62,9 @@ static json_t *number_or_null(double number)
 
 static void add_machine(gidd_bench_report *report)
 {
-    char   line[256], model[200] = "unknown";
-    FILE  *file = fopen("/proc/cpuinfo", "re");
-    double load = NAN;
+    char line[256], model[200] = "unknown";
+    FILE *file = fopen("/proc/cpuinfo", "re");
+    double load = (double)NAN;
     while (file != NULL && fgets(line, sizeof line, file) != NULL) {
         if (sscanf(line, "model name : %199[^\n]", model) == 1) {
             break;
@@ -74,7 +74,7 @@ static void add_machine(gidd_bench_report *report)
         (void)fclose(file);
     }
     if (getloadavg(&load, 1) != 1) {
-        load = NAN;
+        load = (double)NAN;
     }
     gidd_bench_report_text(report, "processor", model);
     gidd_bench_report_count(report, "processors", sysconf(_SC_NPROCESSORS_ONLN));
@@ -155,7 +155,8 @@ void gidd_bench_report_row(gidd_bench_report *report, const gidd_bench_row *row)
 static void format_number(double number, char cell[CELL_SIZE])
 {
     double size = fabs(number);
-    int    decimals = size >= 1000.0 ? 0 : size >= 100.0 ? 1 : size >= 1.0 ? 2 : 4;
+    int is_whole = size >= 1.0 && size < 1e15 && !(floor(size) < size);
+    int decimals = is_whole || size >= 1000.0 ? 0 : size >= 100.0 ? 1 : size >= 1.0 ? 2 : 4;
     if (size > 0.0 && size < 0.001) {
         (void)snprintf(cell, CELL_SIZE, "%.3g", number);
     } else {
@@ -179,9 +180,10 @@ static void format_cell(const json_t *value, char cell[CELL_SIZE])
 static int width_of_keys(json_t *object)
 {
     const char *key;
-    json_t     *value;
-    size_t      width = 0;
-    json_object_foreach(object, key, value) {
+    json_t *value;
+    size_t width = 0;
+    json_object_foreach(object, key, value)
+    {
         width = !json_is_array(value) && strlen(key) > width ? strlen(key) : width;
     }
     return (int)width;
@@ -206,9 +208,10 @@ static void print_fact(const char *key, const json_t *value, int width)
 // Width of one column of the table: its key's, or its widest cell's.
 static int width_of_column(const json_t *rows, const char *key)
 {
-    size_t  width = strlen(key), index;
+    size_t width = strlen(key), index;
     json_t *row;
-    json_array_foreach(rows, index, row) {
+    json_array_foreach(rows, index, row)
+    {
         char cell[CELL_SIZE];
         format_cell(json_object_get(row, key), cell);
         width = strlen(cell) > width ? strlen(cell) : width;
@@ -220,11 +223,12 @@ static int width_of_column(const json_t *rows, const char *key)
 static void print_line(const json_t *rows, json_t *keys_from, const json_t *row)
 {
     const char *key;
-    json_t     *unused;
-    int         column = 0;
-    json_object_foreach(keys_from, key, unused) {
+    json_t *unused;
+    int column = 0;
+    json_object_foreach(keys_from, key, unused)
+    {
         char cell[CELL_SIZE];
-        int  width = width_of_column(rows, key);
+        int width = width_of_column(rows, key);
         if (row != NULL) {
             format_cell(json_object_get(row, key), cell);
         }
@@ -236,14 +240,15 @@ static void print_line(const json_t *rows, json_t *keys_from, const json_t *row)
 gidd_status gidd_bench_report_print(const gidd_bench_report *report)
 {
     const char *key;
-    json_t     *value, *row;
-    size_t      index;
-    char       *line = report->failed ? NULL : json_dumps(report->root, JSON_REAL_PRECISION(6));
+    json_t *value, *row;
+    size_t index;
+    char *line = report->failed ? NULL : json_dumps(report->root, JSON_REAL_PRECISION(6));
     if (line == NULL) {
         return gidd_fail(GIDD_ERR_NOMEM, "no memory for a report");
     }
     (void)printf("gidd-bench %s\n", json_string_value(json_object_get(report->root, "bench")));
-    json_object_foreach(report->root, key, value) {
+    json_object_foreach(report->root, key, value)
+    {
         if (!json_is_array(value) && strcmp(key, "bench") != 0) {
             print_fact(key, value, width_of_keys(report->root));
         }
@@ -251,7 +256,8 @@ gidd_status gidd_bench_report_print(const gidd_bench_report *report)
     if (report->rows != NULL) {
         (void)printf("\n");
         print_line(report->rows, json_array_get(report->rows, 0), NULL);
-        json_array_foreach(report->rows, index, row) {
+        json_array_foreach(report->rows, index, row)
+        {
             print_line(report->rows, json_array_get(report->rows, 0), row);
         }
     }

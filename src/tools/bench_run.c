@@ -13,15 +13,13 @@
 
 enum { OPEN_FOLDERS = 16 };
 
-gidd_bench_plan gidd_bench_plan_of(gidd_bench *bench, int64_t warmup, int64_t repeats)
+gidd_bench_plan gidd_bench_plan_of(gidd_bench *bench)
 {
     const gidd_bench_options *o = bench->options;
-    gidd_bench_plan           plan = {.warmup = o->warmup >= 0 ? o->warmup : warmup,
-                                      .repeats = o->repeats > 0 ? o->repeats : repeats};
-    plan.total = plan.warmup + plan.repeats;
-    gidd_bench_report_count(bench->report, "warmup", plan.warmup);
-    gidd_bench_report_count(bench->report, "repeats", plan.repeats);
-    return plan;
+    gidd_bench_report_count(bench->report, "warmup", o->warmup);
+    gidd_bench_report_count(bench->report, "repeats", o->repeats);
+    return (gidd_bench_plan){
+        .warmup = o->warmup, .repeats = o->repeats, .total = o->warmup + o->repeats};
 }
 
 gidd_status gidd_bench_slowest(gidd_comm *comm, double *seconds, int64_t count)
@@ -48,7 +46,8 @@ static gidd_status make_folder(const gidd_bench_options *options, char path[GIDD
     if (length >= GIDD_BENCH_FOLDER_SIZE || mkdtemp(path) == NULL) {
         path[0] = '\0';
         return gidd_fail(GIDD_ERR_OUTPUT, "cannot make a temporary folder in %s: %s", parent,
-                         length >= GIDD_BENCH_FOLDER_SIZE ? "its name is too long" : strerror(errno));
+                         length >= GIDD_BENCH_FOLDER_SIZE ? "its name is too long"
+                                                          : strerror(errno));
     }
     return GIDD_OK;
 }
@@ -60,7 +59,8 @@ gidd_status gidd_bench_folder_create(const gidd_bench_options *options, gidd_com
     if (comm == NULL) {
         return make_folder(options, path);
     }
-    GIDD_TRY(gidd_comm_agree(comm, gidd_comm_rank(comm) == 0 ? make_folder(options, path) : GIDD_OK));
+    GIDD_TRY(
+        gidd_comm_agree(comm, gidd_comm_rank(comm) == 0 ? make_folder(options, path) : GIDD_OK));
     return gidd_comm_bcast(comm, 0, path, GIDD_BENCH_FOLDER_SIZE);
 }
 

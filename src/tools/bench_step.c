@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * gidd-bench step: the objects of a run as gidd-worker builds them, and its step without orders: fetch the batch
- * record, forward, head and loss, backward, reduce, clip, AdamW. First timed as it is, then with a profile
- * of the kernels.
+ * gidd-bench step: the objects of a run as gidd-worker builds them, and its step without orders:
+ * fetch the batch record, forward, head and loss, backward, reduce, clip, AdamW. First timed as it
+ * is, then with a profile of the kernels.
  */
 #include "base/clock.h"
 #include "tools/bench.h"
@@ -25,22 +25,22 @@ enum {
 };
 
 typedef struct step_work {
-    char                folder[GIDD_BENCH_FOLDER_SIZE];
-    gidd_worker         worker;
+    char folder[GIDD_BENCH_FOLDER_SIZE];
+    gidd_worker worker;
     gidd_bench_profile *profile;
-    gidd_bench_plan     plan;
-    int64_t             profiled; /* steps with the profile, after plan.total without */
-    double             *seconds;  /* [plan.total + profiled] */
-    double             *part_seconds[PART_COUNT]; /* [profiled] each; parts of one allocation */
-    gidd_bench_count    counts[GIDD_BENCH_PARTS]; /* of the last step */
-    double              loss;                     /* of the last step, nats a token, on this rank */
+    gidd_bench_plan plan;
+    int64_t profiled;                 /* steps with the profile, after plan.total without */
+    double *seconds;                  /* [plan.total + profiled] */
+    double *part_seconds[PART_COUNT]; /* [profiled] each; parts of one allocation */
+    gidd_bench_count counts[GIDD_BENCH_PARTS]; /* of the last step */
+    double loss;                               /* of the last step, nats a token, on this rank */
 } step_work;
 
 /* ---- Set-up ---------------------------------------------------------------------------------- */
 
 static gidd_status open_data(gidd_bench *bench, step_work *w)
 {
-    gidd_comm  *world = bench->comms->world;
+    gidd_comm *world = bench->comms->world;
     const char *folder = bench->config->data.dir;
     if (bench->options->input == GIDD_BENCH_DATA) {
         gidd_bench_report_text(bench->report, "input", "the shards in data.dir");
@@ -48,9 +48,10 @@ static gidd_status open_data(gidd_bench *bench, step_work *w)
         gidd_bench_report_text(bench->report, "input", "synthetic documents of random ids");
         GIDD_TRY(gidd_bench_folder_create(bench->options, world, w->folder));
         folder = w->folder;
-        GIDD_TRY(gidd_comm_agree(world, gidd_comm_rank(world) == 0
-                                            ? gidd_bench_shards_make(folder, bench->config->model.context)
-                                            : GIDD_OK));
+        GIDD_TRY(gidd_comm_agree(world,
+                                 gidd_comm_rank(world) == 0
+                                     ? gidd_bench_shards_make(folder, bench->config->model.context)
+                                     : GIDD_OK));
     }
     return gidd_comm_agree(world, gidd_shard_set_open(folder, &w->worker.shards));
 }
@@ -58,9 +59,10 @@ static gidd_status open_data(gidd_bench *bench, step_work *w)
 static gidd_status open_prefetch(const gidd_bench *bench, step_work *w)
 {
     gidd_worker *worker = &w->worker;
-    gidd_comm   *workers = bench->comms->workers;
-    int64_t      first = 0, rows = 0;
-    gidd_loader_slice(bench->config->training.global_batch, gidd_comm_rank(workers), gidd_comm_size(workers), &first, &rows);
+    gidd_comm *workers = bench->comms->workers;
+    int64_t first = 0, rows = 0;
+    gidd_loader_slice(bench->config->training.global_batch, gidd_comm_rank(workers),
+                      gidd_comm_size(workers), &first, &rows);
     GIDD_TRY(gidd_prefetch_create(&(gidd_prefetch_args){.loader = worker->loader,
                                                         .end_step = w->plan.total + w->profiled,
                                                         .row_first = first,
@@ -74,7 +76,8 @@ static gidd_status open_prefetch(const gidd_bench *bench, step_work *w)
 
 static gidd_status allocate_times(step_work *w)
 {
-    double *seconds = calloc((size_t)(w->plan.total + (PART_COUNT + 1) * w->profiled), sizeof *seconds);
+    double *seconds =
+        calloc((size_t)(w->plan.total + (PART_COUNT + 1) * w->profiled), sizeof *seconds);
     if (seconds == NULL) {
         return gidd_fail(GIDD_ERR_NOMEM, "no memory for the times");
     }
@@ -109,11 +112,13 @@ static gidd_status prepare(gidd_bench *bench, step_work *w)
 
 static gidd_status run_step(step_work *w, int64_t index, gidd_report *report)
 {
-    const gidd_order order = {.step = index, .lr = w->worker.config->optimizer.lr, .actions = GIDD_ACT_TRAIN};
+    const gidd_order order = {
+        .step = index, .lr = w->worker.config->optimizer.lr, .actions = GIDD_ACT_TRAIN};
     GIDD_TRY(gidd_comm_barrier(w->worker.world));
     GIDD_TRY(gidd_step_run(&w->worker.step, &order, report));
     if (report->skipped) {
-        return gidd_fail(GIDD_ERR_DIVERGED, "the gradient of step %lld is not finite", (long long)index);
+        return gidd_fail(GIDD_ERR_DIVERGED, "the gradient of step %lld is not finite",
+                         (long long)index);
     }
     w->seconds[index] = (double)report->step_ns * 1e-9;
     w->loss = report->train.loss / report->train.positions;
@@ -126,7 +131,7 @@ static gidd_status run_profiled_step(step_work *w, int64_t at)
     gidd_bench_profile_reset(w->profile);
     GIDD_TRY(run_step(w, w->plan.total + at, &report));
     const gidd_bench_count *counts = gidd_bench_profile_counts(w->profile);
-    double                  rest = (double)(report.step_ns - report.data_ns - report.comm_ns);
+    double rest = (double)(report.step_ns - report.data_ns - report.comm_ns);
     memcpy(w->counts, counts, sizeof w->counts);
     for (int part = 0; part < GIDD_BENCH_PARTS; part++) {
         w->part_seconds[part][at] = (double)counts[part].ns * 1e-9;
@@ -156,21 +161,24 @@ static gidd_status run_steps(step_work *w)
 static void report_model(const gidd_bench *bench, const step_work *w)
 {
     const gidd_model_shape *s = &w->worker.params.shape;
-    gidd_bench_report      *r = bench->report;
-    char                    text[256];
+    gidd_bench_report *r = bench->report;
+    char text[256];
     gidd_bench_report_text(r, "device", w->worker.device_text);
-    (void)snprintf(text, sizeof text, "%" PRId64 " blocks, D %" PRId64 ", H %" PRId64 ", T %" PRId64 ", V %" PRId64
-                   " (%" PRId64 ")", s->L, s->D, s->H, s->T, s->V, s->Vr);
+    (void)snprintf(text, sizeof text,
+                   "%" PRId64 " blocks, D %" PRId64 ", H %" PRId64 ", T %" PRId64 ", V %" PRId64
+                   " (%" PRId64 ")",
+                   s->L, s->D, s->H, s->T, s->V, s->Vr);
     gidd_bench_report_text(r, "model", text);
     gidd_bench_report_text(r, "precision", w->worker.device->dtype == GIDD_BF16 ? "bf16" : "fp32");
     gidd_bench_report_count(r, "parameters", w->worker.params.count);
     gidd_bench_report_count(r, "global_batch", bench->config->training.global_batch);
     gidd_bench_report_count(r, "micro_batch", w->worker.micro_batch);
-    gidd_bench_report_number(r, "gflop_per_token", gidd_model_flops_per_sequence(s, s->T) / (double)s->T * 1e-9);
+    gidd_bench_report_number(r, "gflop_per_token",
+                             gidd_model_flops_per_sequence(s, s->T) / (double)s->T * 1e-9);
 }
 
 typedef struct part_time {
-    int    part;
+    int part;
     double seconds;
 } part_time;
 
@@ -182,7 +190,8 @@ static int longer_first(const void *a, const void *b)
 
 static void name_part(int part, char name[64])
 {
-    static const char *const others[] = {"waiting for the batch record", "waiting for the reduction", "everything else"};
+    static const char *const others[] = {"waiting for the batch record",
+                                         "waiting for the reduction", "everything else"};
     if (part < GIDD_BENCH_PARTS) {
         gidd_bench_profile_name(part, name);
     } else {
@@ -190,27 +199,32 @@ static void name_part(int part, char name[64])
     }
 }
 
-static void report_part(const gidd_bench *bench, const step_work *w, part_time time, double step_seconds)
+static void report_part(const gidd_bench *bench, const step_work *w, part_time time,
+                        double step_seconds)
 {
     static const char *const keys[] = {"calls", "ms", "share_percent", "gflop", "gflop_per_s"};
-    int    is_kernel = time.part < GIDD_BENCH_PARTS;
-    double flops = is_kernel ? w->counts[time.part].flops : 0.0;
-    double values[] = {is_kernel ? (double)w->counts[time.part].calls : NAN, time.seconds * 1e3,
-                       100.0 * time.seconds / step_seconds, flops > 0.0 ? flops * 1e-9 : NAN,
-                       flops > 0.0 ? flops * 1e-9 / time.seconds : NAN};
-    char   name[64];
+    const double none = (double)NAN;
+    const int is_kernel = time.part < GIDD_BENCH_PARTS;
+    const double flops = is_kernel ? w->counts[time.part].flops : 0.0;
+    const double values[] = {is_kernel ? (double)w->counts[time.part].calls : none,
+                             time.seconds * 1e3, 100.0 * time.seconds / step_seconds,
+                             flops > 0.0 ? flops * 1e-9 : none,
+                             flops > 0.0 ? flops * 1e-9 / time.seconds : none};
+    char name[64];
     name_part(time.part, name);
-    gidd_bench_report_row(bench->report, &(gidd_bench_row){"part", name, keys, values, (int)(sizeof keys / sizeof *keys)});
+    gidd_bench_report_row(bench->report, &(gidd_bench_row){"part", name, keys, values,
+                                                           (int)(sizeof keys / sizeof *keys)});
 }
 
 // Rank 0's own parts, the longest first; kernels that were not called are left out.
 static void report_parts(const gidd_bench *bench, step_work *w, double step_seconds)
 {
     part_time times[PART_COUNT];
-    int       count = 0;
+    int count = 0;
     for (int part = 0; part < PART_COUNT; part++) {
         if (part >= GIDD_BENCH_PARTS || w->counts[part].calls > 0) {
-            times[count++] = (part_time){part, gidd_bench_spread_of(w->part_seconds[part], w->profiled).median};
+            times[count++] =
+                (part_time){part, gidd_bench_spread_of(w->part_seconds[part], w->profiled).median};
         }
     }
     qsort(times, (size_t)count, sizeof *times, longer_first);
@@ -222,16 +236,18 @@ static void report_parts(const gidd_bench *bench, step_work *w, double step_seco
 static gidd_status report(gidd_bench *bench, step_work *w)
 {
     const gidd_model_shape *s = &w->worker.params.shape;
-    double                  G = (double)bench->config->training.global_batch;
-    double                  gflop = gidd_model_flops_per_sequence(s, s->T) * G * 1e-9;
+    double G = (double)bench->config->training.global_batch;
+    double gflop = gidd_model_flops_per_sequence(s, s->T) * G * 1e-9;
     GIDD_TRY(gidd_bench_slowest(w->worker.world, w->seconds, w->plan.total + w->profiled));
     gidd_bench_spread seconds = gidd_bench_spread_of(w->seconds + w->plan.warmup, w->plan.repeats);
     gidd_bench_spread profiled = gidd_bench_spread_of(w->seconds + w->plan.total, w->profiled);
     report_model(bench, w);
     gidd_bench_report_number(bench->report, "loss_nats", w->loss);
     gidd_bench_report_spread(bench->report, "step_ms", gidd_bench_spread_scale(seconds, 1e3));
-    gidd_bench_report_spread(bench->report, "profiled_step_ms", gidd_bench_spread_scale(profiled, 1e3));
-    gidd_bench_report_spread(bench->report, "tokens_per_s", gidd_bench_spread_rate(seconds, G * (double)s->T));
+    gidd_bench_report_spread(bench->report, "profiled_step_ms",
+                             gidd_bench_spread_scale(profiled, 1e3));
+    gidd_bench_report_spread(bench->report, "tokens_per_s",
+                             gidd_bench_spread_rate(seconds, G * (double)s->T));
     gidd_bench_report_spread(bench->report, "gflop_per_s", gidd_bench_spread_rate(seconds, gflop));
     report_parts(bench, w, profiled.median);
     return GIDD_OK;
@@ -239,7 +255,7 @@ static gidd_status report(gidd_bench *bench, step_work *w)
 
 static gidd_status measure(gidd_bench *bench, step_work *w)
 {
-    w->plan = gidd_bench_plan_of(bench, 4, 7);
+    w->plan = gidd_bench_plan_of(bench);
     w->profiled = w->plan.repeats / 2 + 1;
     GIDD_TRY(prepare(bench, w));
     GIDD_TRY(gidd_bench_survive(bench->comms->world, run_steps(w)));
@@ -249,8 +265,9 @@ static gidd_status measure(gidd_bench *bench, step_work *w)
 gidd_status gidd_bench_step(gidd_bench *bench)
 {
     step_work *w = calloc(1, sizeof *w);
-    GIDD_TRY(gidd_comm_agree(bench->comms->world,
-                             w == NULL ? gidd_fail(GIDD_ERR_NOMEM, "no memory for a worker") : GIDD_OK));
+    GIDD_TRY(
+        gidd_comm_agree(bench->comms->world,
+                        w == NULL ? gidd_fail(GIDD_ERR_NOMEM, "no memory for a worker") : GIDD_OK));
     gidd_status status = measure(bench, w);
     gidd_bench_profile_detach(w->profile);
     gidd_worker_release(&w->worker);

@@ -9,18 +9,19 @@
 #include <stdlib.h>
 
 typedef struct tokenizer_work {
-    gidd_bench_texts  texts;
-    gidd_bpe         *bpe;
+    gidd_bench_texts texts;
+    gidd_bpe *bpe;
     gidd_bpe_encoder *encoder;
-    uint16_t         *ids;
-    size_t            longest;
-    double           *seconds;
+    uint16_t *ids;
+    size_t longest;
+    double *seconds;
 } tokenizer_work;
 
 static gidd_status prepare(gidd_bench *bench, const gidd_bench_plan *plan, tokenizer_work *w)
 {
     GIDD_TRY(gidd_bpe_load(gidd_bench_tokenizer_folder(bench->config), &w->bpe));
-    GIDD_TRY(gidd_bench_texts_init(&w->texts, bench, bench->options->mib > 0.0 ? bench->options->mib : 16.0));
+    GIDD_TRY(gidd_bench_texts_init(&w->texts, bench,
+                                   bench->options->mib > 0.0 ? bench->options->mib : 16.0));
     for (int64_t i = 0; i < w->texts.count; i++) {
         size_t bytes = w->texts.starts[i + 1] - w->texts.starts[i];
         w->longest = bytes > w->longest ? bytes : w->longest;
@@ -39,8 +40,9 @@ static gidd_status encode_all(const tokenizer_work *w, int64_t *tokens_p)
     *tokens_p = 0;
     for (int64_t i = 0; i < texts->count; i++) {
         size_t count = 0;
-        GIDD_TRY(gidd_bpe_encode(w->encoder, texts->bytes + texts->starts[i], texts->starts[i + 1] - texts->starts[i],
-                                 w->ids, w->longest, &count));
+        GIDD_TRY(gidd_bpe_encode(w->encoder, texts->bytes + texts->starts[i],
+                                 texts->starts[i + 1] - texts->starts[i], w->ids, w->longest,
+                                 &count));
         *tokens_p += (int64_t)count;
     }
     return GIDD_OK;
@@ -48,8 +50,8 @@ static gidd_status encode_all(const tokenizer_work *w, int64_t *tokens_p)
 
 static gidd_status measure(gidd_bench *bench, tokenizer_work *w)
 {
-    gidd_bench_plan plan = gidd_bench_plan_of(bench, 1, 5);
-    int64_t         tokens = 0;
+    gidd_bench_plan plan = gidd_bench_plan_of(bench);
+    int64_t tokens = 0;
     GIDD_TRY(prepare(bench, &plan, w));
     for (int64_t i = 0; i < plan.total; i++) {
         int64_t start_ns = gidd_clock_ns();
@@ -57,19 +59,21 @@ static gidd_status measure(gidd_bench *bench, tokenizer_work *w)
         w->seconds[i] = (double)(gidd_clock_ns() - start_ns) * 1e-9;
     }
     gidd_bench_spread seconds = gidd_bench_spread_of(w->seconds + plan.warmup, plan.repeats);
-    double            bytes = (double)w->texts.starts[w->texts.count];
+    double bytes = (double)w->texts.starts[w->texts.count];
     gidd_bench_report_count(bench->report, "tokens", tokens);
     gidd_bench_report_number(bench->report, "bytes_per_token", bytes / (double)tokens);
     gidd_bench_report_spread(bench->report, "seconds", seconds);
-    gidd_bench_report_spread(bench->report, "mb_per_s", gidd_bench_spread_rate(seconds, bytes * 1e-6));
-    gidd_bench_report_spread(bench->report, "tokens_per_s", gidd_bench_spread_rate(seconds, (double)tokens));
+    gidd_bench_report_spread(bench->report, "mb_per_s",
+                             gidd_bench_spread_rate(seconds, bytes * 1e-6));
+    gidd_bench_report_spread(bench->report, "tokens_per_s",
+                             gidd_bench_spread_rate(seconds, (double)tokens));
     return GIDD_OK;
 }
 
 gidd_status gidd_bench_tokenizer(gidd_bench *bench)
 {
     tokenizer_work w = {0};
-    gidd_status    status = measure(bench, &w);
+    gidd_status status = measure(bench, &w);
     gidd_bpe_encoder_destroy(w.encoder);
     gidd_bpe_destroy(w.bpe);
     gidd_bench_texts_release(&w.texts);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * gidd-bench: how fast the parts are. The command line and the frame; the measurements are bench_*.c.
+ * gidd-bench: how fast the parts are. The command line and the frame; the measurements are
+ * bench_*.c.
  */
 #include "tools/bench.h"
 #include "tools/tool.h"
@@ -16,66 +17,101 @@ typedef enum frame {
 } frame;
 
 typedef struct command {
-    const char               *name;
-    gidd_status             (*run)(gidd_bench *bench);
-    frame                     frame;
+    const char *name;
+    gidd_status (*run)(gidd_bench *bench);
+    frame frame;
     const struct argp_option *options;
-    int                       takes_paths;
-    const char               *summary; /* a line of the overview, and the head of its own --help */
-    const char               *details;
+    int takes_paths;
+    int64_t warmup, repeats; /* unless the command line says otherwise */
+    const char *summary;     /* a line of the overview, and the head of its own --help */
+    const char *details;
 } command;
 
 /* ---- Sub-commands and their options ---------------------------------------------------------- */
 
 enum { KEY_REPEATS = 256, KEY_WARMUP, KEY_FOLDER, KEY_MIB, KEY_GIB, KEY_WORK, KEY_DATA };
 
-#define OPTION_REPEATS {"repeats", KEY_REPEATS, "N", 0, "measurements, of which the median counts", 0}
-#define OPTION_WARMUP {"warmup", KEY_WARMUP, "N", 0, "runs before them that do not count", 0}
-#define OPTION_FOLDER {"folder", KEY_FOLDER, "DIR", 0, "where temporary files are made (default $TMPDIR, else /tmp)", 0}
-#define OPTION_DATA {"data", KEY_DATA, NULL, 0, "read the shards in data.dir instead of synthetic documents", 0}
+#define OPTION_REPEATS                                                                             \
+    {                                                                                              \
+        "repeats", KEY_REPEATS, "N", 0, "measurements, of which the median counts", 0              \
+    }
+#define OPTION_WARMUP                                                                              \
+    {                                                                                              \
+        "warmup", KEY_WARMUP, "N", 0, "runs before them that do not count", 0                      \
+    }
+#define OPTION_FOLDER                                                                              \
+    {                                                                                              \
+        "folder", KEY_FOLDER, "DIR", 0,                                                            \
+            "where temporary files are made (default $TMPDIR, else /tmp)", 0                       \
+    }
+#define OPTION_DATA                                                                                \
+    {                                                                                              \
+        "data", KEY_DATA, NULL, 0, "read the shards in data.dir instead of synthetic documents", 0 \
+    }
 
 static const struct argp_option options_step[] = {OPTION_REPEATS, OPTION_WARMUP, OPTION_DATA, {0}};
 static const struct argp_option options_gemm[] = {OPTION_REPEATS, OPTION_WARMUP, {0}};
 static const struct argp_option options_tokenizer[] = {
-    OPTION_REPEATS, OPTION_WARMUP, {"mib", KEY_MIB, "M", 0, "size of the synthetic text (default 16)", 0}, {0}};
+    OPTION_REPEATS,
+    OPTION_WARMUP,
+    {"mib", KEY_MIB, "M", 0, "size of the synthetic text (default 16)", 0},
+    {0}};
 static const struct argp_option options_shard[] = {
-    OPTION_REPEATS, OPTION_WARMUP, OPTION_FOLDER,
-    {"mib", KEY_MIB, "M", 0, "size of the synthetic text (default 32)", 0}, {0}};
+    OPTION_REPEATS,
+    OPTION_WARMUP,
+    OPTION_FOLDER,
+    {"mib", KEY_MIB, "M", 0, "size of the synthetic text (default 32)", 0},
+    {0}};
 static const struct argp_option options_loader[] = {
-    OPTION_REPEATS, OPTION_WARMUP, OPTION_FOLDER, OPTION_DATA,
-    {"work-ms", KEY_WORK, "MS", 0, "what the busy consumer does with a record (default 5)", 0}, {0}};
+    OPTION_REPEATS,
+    OPTION_WARMUP,
+    OPTION_FOLDER,
+    OPTION_DATA,
+    {"work-ms", KEY_WORK, "MS", 0, "what the busy consumer does with a record (default 5)", 0},
+    {0}};
 static const struct argp_option options_allreduce[] = {
-    OPTION_REPEATS, OPTION_WARMUP,
-    {"mib", KEY_MIB, "M", 0, "largest size (default 256, or what memory allows)", 0}, {0}};
+    OPTION_REPEATS,
+    OPTION_WARMUP,
+    {"mib", KEY_MIB, "M", 0, "largest size (default 256, or what memory allows)", 0},
+    {0}};
 static const struct argp_option options_checkpoint[] = {
-    OPTION_REPEATS, OPTION_WARMUP, OPTION_FOLDER,
-    {"gib", KEY_GIB, "G", 0, "size of the state (default 0.25)", 0}, {0}};
+    OPTION_REPEATS,
+    OPTION_WARMUP,
+    OPTION_FOLDER,
+    {"gib", KEY_GIB, "G", 0, "size of the state (default 0.25)", 0},
+    {0}};
 
 static const command commands[] = {
-    {"step", gidd_bench_step, FRAME_TOGETHER, options_step, 0,
-     "the whole training step, and what each kernel takes of it",
-     "Without any configuration the model is six blocks, D = 512, H = 8, T = 512, GPT-2's vocabulary, two "
-     "sequences a step. Runs under mpirun too: two sequences are then shared, so raise training.global_batch."},
-    {"gemm", gidd_bench_gemm, FRAME_ALONE, options_gemm, 0,
-     "matrix products through the device's linear slots: the ceiling of a step", ""},
-    {"tokenizer", gidd_bench_tokenizer, FRAME_ALONE, options_tokenizer, 1,
-     "encoding of text with one thread", "PATH: texts, folders, archives; without one, synthetic text."},
-    {"shard", gidd_bench_shard, FRAME_TOGETHER, options_shard, 1,
-     "text to shards, from end to end", "PATH: texts, folders, archives; without one, synthetic text."},
-    {"loader", gidd_bench_loader, FRAME_ALONE, options_loader, 0,
-     "batch records of 64 x 512, and how long a consumer waits for them", ""},
-    {"allreduce", gidd_bench_allreduce, FRAME_TOGETHER, options_allreduce, 0,
-     "the reduction of a gradient bucket over all ranks",
-     "algbw is bytes over time, busbw that times 2 (n - 1) / n: what each of n ranks must send and receive."},
-    {"checkpoint", gidd_bench_checkpoint, FRAME_TOGETHER, options_checkpoint, 0,
-     "saving a state, against a plain write of the same size, and restoring it", ""},
+    {"step", gidd_bench_step, FRAME_TOGETHER, options_step, 0, 4, 7,
+     "the whole training step, and each kernel's part of it",
+     "Without any configuration the model is six blocks, D = 512, H = 8, T = 512, GPT-2's "
+     "vocabulary, two "
+     "sequences a step. Under mpirun the ranks share them, so raise training.global_batch with the "
+     "ranks."},
+    {"gemm", gidd_bench_gemm, FRAME_ALONE, options_gemm, 0, 2, 9,
+     "the matrix products of a step: the ceiling of its speed",
+     "In fp32 and in bf16, whatever training.precision says."},
+    {"tokenizer", gidd_bench_tokenizer, FRAME_ALONE, options_tokenizer, 1, 1, 5,
+     "encoding of text with one thread",
+     "PATH: texts, folders, archives; without one, synthetic text."},
+    {"shard", gidd_bench_shard, FRAME_TOGETHER, options_shard, 1, 1, 3,
+     "texts to shards, from end to end",
+     "PATH: texts, folders, archives; without one, synthetic text."},
+    {"loader", gidd_bench_loader, FRAME_ALONE, options_loader, 0, 10, 200,
+     "batch records of 64 x 512, and waiting for them", ""},
+    {"allreduce", gidd_bench_allreduce, FRAME_TOGETHER, options_allreduce, 0, 2, 9,
+     "the reduction of a bucket of gradients over all ranks",
+     "algbw is bytes over time, busbw that times 2 (n - 1) / n: what each of n ranks must send and "
+     "receive."},
+    {"checkpoint", gidd_bench_checkpoint, FRAME_TOGETHER, options_checkpoint, 0, 1, 5,
+     "saving and restoring a state, against a plain write", ""},
 };
 
 enum { COMMAND_COUNT = sizeof commands / sizeof *commands };
 
 typedef struct program {
     gidd_bench_options options; /* first: holds the child's input */
-    const command     *command;
+    const command *command;
 } program;
 
 static const command *find_command(const char *name)
@@ -92,7 +128,7 @@ static const command *find_command(const char *name)
 
 static int64_t parse_count(const char *word, long long lowest, struct argp_state *state)
 {
-    char     *end = NULL;
+    char *end = NULL;
     long long value = strtoll(word, &end, 10);
     if (end == word || *end != '\0' || value < lowest || value > 1000000) {
         argp_error(state, "expected a number from %lld to 1000000, found '%s'", lowest, word);
@@ -102,7 +138,7 @@ static int64_t parse_count(const char *word, long long lowest, struct argp_state
 
 static double parse_size(const char *word, struct argp_state *state)
 {
-    char  *end = NULL;
+    char *end = NULL;
     double value = strtod(word, &end);
     if (end == word || *end != '\0' || !(value > 0.0 && value <= 1e6)) {
         argp_error(state, "expected a number above 0, at most 1000000, found '%s'", word);
@@ -133,7 +169,7 @@ static error_t take_word(program *p, const char *word, struct argp_state *state)
 
 static error_t parse_option(int key, char *word, struct argp_state *state)
 {
-    program            *p = state->input;
+    program *p = state->input;
     gidd_bench_options *o = &p->options;
     switch (key) {
     case ARGP_KEY_INIT:
@@ -174,9 +210,18 @@ static error_t parse_command(program *p, int argc, char **argv)
     static const struct argp_child children[] = {{&gidd_cli_argp, 0, NULL, 0}, {0}};
     char name[64], text[1024];
     (void)snprintf(name, sizeof name, "gidd-bench %s", p->command->name);
-    (void)snprintf(text, sizeof text, "Measures %s.\v%s", p->command->summary, p->command->details);
-    const struct argp argp = {
-        p->command->options, parse_option, p->command->takes_paths ? "[PATH...]" : NULL, text, children, NULL, NULL};
+    (void)snprintf(
+        text, sizeof text,
+        "Measures %s.\v%s%s%lld measurements after %lld runs of warm-up, unless said otherwise.",
+        p->command->summary, p->command->details, p->command->details[0] != '\0' ? " " : "",
+        (long long)p->command->repeats, (long long)p->command->warmup);
+    const struct argp argp = {p->command->options,
+                              parse_option,
+                              p->command->takes_paths ? "[PATH...]" : NULL,
+                              text,
+                              children,
+                              NULL,
+                              NULL};
     char *word = argv[0];
     argv[0] = name;
     error_t error = argp_parse(&argp, argc, argv, 0, NULL, p);
@@ -207,12 +252,15 @@ static error_t parse_overview(int key, char *word, struct argp_state *state)
 static error_t parse_without_command(program *p, int argc, char **argv)
 {
     static const struct argp_child children[] = {{&gidd_cli_argp, 0, NULL, 0}, {0}};
-    char   text[2048];
-    size_t used = (size_t)snprintf(text, sizeof text, "Measures how fast the parts are. Benchmarks:\n\n");
+    char text[2048];
+    size_t used =
+        (size_t)snprintf(text, sizeof text, "Measures how fast the parts are. Benchmarks:\n\n");
     for (int i = 0; i < COMMAND_COUNT && used < sizeof text; i++) {
-        used += (size_t)snprintf(text + used, sizeof text - used, "  %-11s %s\n", commands[i].name, commands[i].summary);
+        used += (size_t)snprintf(text + used, sizeof text - used, "  %-11s %s\n", commands[i].name,
+                                 commands[i].summary);
     }
-    const struct argp argp = {NULL, parse_overview, "BENCHMARK [option...]", text, children, NULL, NULL};
+    const struct argp argp = {NULL, parse_overview, "BENCHMARK [option...]", text, children, NULL,
+                              NULL};
     p->options.cli.takes_words = 1;
     return argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &p->options.cli);
 }
@@ -221,15 +269,16 @@ static error_t parse_without_command(program *p, int argc, char **argv)
 
 // What the benchmarks take where no file says anything: the model of the published comparison.
 static const char *const default_overrides[] = {
-    "model.blocks=6",          "model.hidden_size=512", "model.heads=8", "model.context=512", "training.global_batch=2",
-    "training.micro_batch=2",
+    "model.blocks=6",    "model.hidden_size=512",   "model.heads=8",
+    "model.context=512", "training.global_batch=2", "training.micro_batch=2",
 };
 
 enum { DEFAULT_COUNT = sizeof default_overrides / sizeof *default_overrides };
 
 static int has_file(const gidd_cli *cli)
 {
-    return cli->config_path != NULL || getenv("GIDD_CONFIG") != NULL || access("gidd.yaml", R_OK) == 0;
+    return cli->config_path != NULL || getenv("GIDD_CONFIG") != NULL ||
+           access("gidd.yaml", R_OK) == 0;
 }
 
 // Defaults are overrides that the command line's own ones come after.
@@ -238,10 +287,12 @@ static gidd_status load_config(const gidd_cli *given, gidd_config *config)
     gidd_cli cli = *given;
     if (!has_file(given)) {
         if (given->override_count + DEFAULT_COUNT > GIDD_CLI_OVERRIDES_MAX) {
-            return gidd_fail(GIDD_ERR_USAGE, "more than %d overrides", GIDD_CLI_OVERRIDES_MAX - DEFAULT_COUNT);
+            return gidd_fail(GIDD_ERR_USAGE, "more than %d overrides",
+                             GIDD_CLI_OVERRIDES_MAX - DEFAULT_COUNT);
         }
         memcpy(cli.overrides, default_overrides, sizeof default_overrides);
-        memcpy(cli.overrides + DEFAULT_COUNT, given->overrides, (size_t)given->override_count * sizeof *given->overrides);
+        memcpy(cli.overrides + DEFAULT_COUNT, given->overrides,
+               (size_t)given->override_count * sizeof *given->overrides);
         cli.override_count += DEFAULT_COUNT;
     }
     return gidd_cli_load(&cli, 0, config);
@@ -250,15 +301,15 @@ static gidd_status load_config(const gidd_cli *given, gidd_config *config)
 /* ---- The frame ------------------------------------------------------------------------------- */
 
 typedef struct work {
-    const program     *program;
+    const program *program;
     const gidd_config *config;
 } work;
 
 static gidd_status measure(void *context, gidd_comm_set *comms)
 {
-    const work  *w = context;
-    gidd_bench   bench = {.options = &w->program->options, .config = w->config, .comms = comms};
-    gidd_status  status = gidd_bench_report_create(w->program->command->name, &bench.report);
+    const work *w = context;
+    gidd_bench bench = {.options = &w->program->options, .config = w->config, .comms = comms};
+    gidd_status status = gidd_bench_report_create(w->program->command->name, &bench.report);
     if (comms != NULL) {
         GIDD_TRY(gidd_comm_agree(comms->world, status));
         gidd_bench_report_count(bench.report, "ranks", gidd_comm_size(comms->world));
@@ -275,7 +326,7 @@ static gidd_status measure(void *context, gidd_comm_set *comms)
 
 static int run(program *p, gidd_config *config, int *argc, char ***argv)
 {
-    work        w = {p, config};
+    work w = {p, config};
     gidd_status status = load_config(&p->options.cli, config);
     if (status != GIDD_OK) {
         return gidd_cli_report("gidd-bench", status);
@@ -289,20 +340,22 @@ static int run(program *p, gidd_config *config, int *argc, char ***argv)
 
 int main(int argc, char **argv)
 {
-    program     *p = calloc(1, sizeof *p);
+    program *p = calloc(1, sizeof *p);
     gidd_config *config = malloc(sizeof *config);
-    int          code = gidd_status_exit_code(GIDD_ERR_USAGE);
+    int code = gidd_status_exit_code(GIDD_ERR_USAGE);
     gidd_cli_init();
     if (p == NULL || config == NULL) {
-        code = gidd_cli_report("gidd-bench", gidd_fail(GIDD_ERR_NOMEM, "no memory for a configuration"));
+        code = gidd_cli_report("gidd-bench",
+                               gidd_fail(GIDD_ERR_NOMEM, "no memory for a configuration"));
         goto out;
     }
-    p->options.warmup = -1;
     p->command = argc > 1 ? find_command(argv[1]) : NULL;
     if (p->command == NULL) {
         code = parse_without_command(p, argc, argv) == 0 ? 0 : code;
         goto out;
     }
+    p->options.warmup = p->command->warmup;
+    p->options.repeats = p->command->repeats;
     if (parse_command(p, argc - 1, argv + 1) == 0) {
         code = run(p, config, &argc, &argv);
     }

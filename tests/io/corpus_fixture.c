@@ -42,8 +42,8 @@ void fixture_remove(const char *folder)
 const char *fixture_path(const char *folder, const char *name)
 {
     static char paths[8][1024];
-    static int  next;
-    char       *path = paths[next++ % 8];
+    static int next;
+    char *path = paths[next++ % 8];
     (void)snprintf(path, sizeof paths[0], "%s/%s", folder, name);
     return path;
 }
@@ -81,12 +81,14 @@ char *fixture_read(const char *path, size_t *size_p)
 char *fixture_text(int64_t number, size_t *size_p)
 {
     uint64_t state = (uint64_t)number * 0x9E3779B97F4A7C15u + 1;
-    size_t   size = 1 + (size_t)((state >> 33) % 3000);
-    char    *text = malloc(size + 1);
+    size_t size = 1 + (size_t)((state >> 33) % 3000);
+    char *text = malloc(size + 1);
     must(text != NULL, "text");
     for (size_t i = 0; i < size; i++) {
         state = state * 6364136223846793005u + 1442695040888963407u;
-        text[i] = (state >> 60) == 0 ? ' ' : (state >> 60) == 1 ? '\n' : (char)('a' + (state >> 59) % 26);
+        text[i] = (state >> 60) == 0   ? ' '
+                  : (state >> 60) == 1 ? '\n'
+                                       : (char)('a' + (state >> 59) % 26);
     }
     text[size] = '\0';
     *size_p = size;
@@ -95,9 +97,9 @@ char *fixture_text(int64_t number, size_t *size_p)
 
 struct fixture_archive {
     struct archive *archive;
-    char           *bytes;
-    size_t          used;
-    size_t          room;
+    char *bytes;
+    size_t used;
+    size_t room;
 };
 
 static la_ssize_t keep(struct archive *archive, void *context, const void *bytes, size_t size)
@@ -126,7 +128,8 @@ fixture_archive *fixture_archive_new(const char *format, const char *filter)
         must(archive_write_set_filter_option(a, "gzip", "timestamp", NULL) == ARCHIVE_OK, filter);
     } else if (strcmp(filter, "xz") == 0) {
         must(archive_write_add_filter_xz(a) == ARCHIVE_OK, filter);
-        must(archive_write_set_filter_option(a, "xz", "compression-level", "1") == ARCHIVE_OK, filter);
+        must(archive_write_set_filter_option(a, "xz", "compression-level", "1") == ARCHIVE_OK,
+             filter);
     } else if (strcmp(filter, "zst") == 0) {
         must(archive_write_add_filter_zstd(a) == ARCHIVE_OK, filter);
     }
@@ -141,7 +144,8 @@ fixture_archive *fixture_archive_new(const char *format, const char *filter)
     return out;
 }
 
-void fixture_archive_add(fixture_archive *out, const char *name, char kind, const void *bytes, size_t size)
+void fixture_archive_add(fixture_archive *out, const char *name, char kind, const void *bytes,
+                         size_t size)
 {
     struct archive_entry *entry = archive_entry_new();
     archive_entry_set_pathname(entry, name);

@@ -29,13 +29,13 @@ enum { KEPT_MAX = 4096 };
 
 struct found {
     const gidd_corpus_options *options;
-    char                      *documents[KEPT_MAX];
-    size_t                     sizes[KEPT_MAX];
-    int                        count;
-    int                        part_count;
-    int                        stop_after; // parts; 0: never
-    gidd_corpus_counts         counts;
-    char                       digests[64][GIDD_DIGEST_SIZE]; // of the first parts' inputs
+    char *documents[KEPT_MAX];
+    size_t sizes[KEPT_MAX];
+    int count;
+    int part_count;
+    int stop_after; // parts; 0: never
+    gidd_corpus_counts counts;
+    char digests[64][GIDD_DIGEST_SIZE]; // of the first parts' inputs
 };
 
 static gidd_status keep_document(void *context, const uint8_t *text, size_t bytes)
@@ -50,9 +50,9 @@ static gidd_status keep_document(void *context, const uint8_t *text, size_t byte
 
 static gidd_status read_part(void *context, const gidd_corpus_part *part, int *stop_p)
 {
-    struct found      *found = context;
+    struct found *found = context;
     gidd_corpus_counts counts;
-    char               digest[GIDD_DIGEST_SIZE], again[GIDD_DIGEST_SIZE];
+    char digest[GIDD_DIGEST_SIZE], again[GIDD_DIGEST_SIZE];
     cr_assert_eq(part->index, found->part_count);
     GIDD_TRY(gidd_corpus_part_read(part, found->options, keep_document, found, &counts, digest));
     GIDD_TRY(gidd_corpus_part_digest(part, found->options, again));
@@ -65,10 +65,10 @@ static gidd_status read_part(void *context, const gidd_corpus_part *part, int *s
 
 static const gidd_corpus_options plain = {.suffixes = "txt,md,rst", .json_key = "text"};
 
-static gidd_status read_inputs(const char *const *inputs, int64_t count, const gidd_corpus_options *options,
-                               struct found *found)
+static gidd_status read_inputs(const char *const *inputs, int64_t count,
+                               const gidd_corpus_options *options, struct found *found)
 {
-    gidd_corpus       *corpus = NULL;
+    gidd_corpus *corpus = NULL;
     gidd_corpus_counts counts = {0};
     found->options = options;
     gidd_status status = gidd_corpus_open(inputs, count, options, &corpus);
@@ -83,7 +83,8 @@ static gidd_status read_inputs(const char *const *inputs, int64_t count, const g
 static struct found *read_input(const char *input, const gidd_corpus_options *options)
 {
     struct found *found = calloc(1, sizeof *found);
-    cr_assert_eq(read_inputs(&input, 1, options, found), GIDD_OK, "%s: %s", input, gidd_error_last()->text);
+    cr_assert_eq(read_inputs(&input, 1, options, found), GIDD_OK, "%s: %s", input,
+                 gidd_error_last()->text);
     cr_assert_eq(found->count, found->counts.of[GIDD_CORPUS_DOCUMENTS]);
     return found;
 }
@@ -99,7 +100,8 @@ static void release(struct found *found)
 static void check_document(const struct found *found, int index, const void *text, size_t size)
 {
     cr_assert_lt(index, found->count, "document %d of %d", index, found->count);
-    cr_assert_eq(found->sizes[index], size, "document %d has %zu bytes, not %zu", index, found->sizes[index], size);
+    cr_assert_eq(found->sizes[index], size, "document %d has %zu bytes, not %zu", index,
+                 found->sizes[index], size);
     cr_assert_eq(memcmp(found->documents[index], text, size), 0, "document %d", index);
 }
 
@@ -108,7 +110,7 @@ static void check_texts(const struct found *found, int count)
     cr_assert_eq(found->count, count);
     for (int i = 0; i < count; i++) {
         size_t size = 0;
-        char  *text = fixture_text(i, &size);
+        char *text = fixture_text(i, &size);
         check_document(found, i, text, size);
         free(text);
     }
@@ -117,7 +119,7 @@ static void check_texts(const struct found *found, int count)
 static gidd_status read_failing(const char *input, const gidd_corpus_options *options)
 {
     struct found *found = calloc(1, sizeof *found);
-    gidd_status   status = read_inputs(&input, 1, options, found);
+    gidd_status status = read_inputs(&input, 1, options, found);
     release(found);
     return status;
 }
@@ -138,8 +140,9 @@ static const char *write_string(const char *name, const char *text)
 
 Test(corpus, a_folder_is_read_in_the_order_of_its_paths)
 {
-    static const char *const names[] = {"a.txt", "a/b.md", "a/c/d.rst", "a0.txt", "b.txt", "z/z.txt"};
-    size_t                   size = 0;
+    static const char *const names[] = {"a.txt",  "a/b.md", "a/c/d.rst",
+                                        "a0.txt", "b.txt",  "z/z.txt"};
+    size_t size = 0;
     for (int i = 0; i < 6; i++) { // sorted by bytes: '.' < '/' < '0'
         write_string(names[i], names[i]);
     }
@@ -197,8 +200,9 @@ Test(corpus, several_inputs_follow_one_another)
     write_string("x/b.txt", "1");
     write_string("x/a.txt", "0");
     write_string("lines.jsonl", "{\"text\": \"2\"}\n");
-    char         *inputs[] = {strdup(fixture_path(folder, "x")), strdup(fixture_path(folder, "lines.jsonl")),
-                              strdup(fixture_path(folder, "x"))};
+    char *inputs[] = {strdup(fixture_path(folder, "x")),
+                      strdup(fixture_path(folder, "lines.jsonl")),
+                      strdup(fixture_path(folder, "x"))};
     struct found *found = calloc(1, sizeof *found);
     cr_assert_eq(read_inputs((const char *const *)inputs, 3, &plain, found), GIDD_OK);
     cr_assert_eq(found->count, 5);
@@ -206,25 +210,29 @@ Test(corpus, several_inputs_follow_one_another)
         check_document(found, i, "01201" + i, 1);
     }
     release(found);
+    for (int i = 0; i < 3; i++) {
+        free(inputs[i]);
+    }
 }
 
 /* ------------------------------------------------------------------ lines */
 
 Test(corpus, lines_follow_their_rules)
 {
-    const char *path = write_string("a.jsonl", "\xEF\xBB\xBF{\"text\": \"one\"}\r\n"
-                                               "\n"
-                                               "  \t\n"
-                                               "{\"other\": 1, \"text\": \"tw\\u00f6\\n\\u0000.\"}\n"
-                                               "not json\n"
-                                               "{\"text\": 5}\n"
-                                               "{\"no\": \"x\"}\n"
-                                               "[\"text\"]\n"
-                                               "{\"text\": \"\"}\n"
-                                               "{\"text\": \"bad \xFF\"}\n"
-                                               "{\"text\": \"lone \\ud800\"}\n"
-                                               "{\"text\": \"\\ud83d\\ude00\"}\n"
-                                               "{\"text\": \"last\"}");
+    const char *path =
+        write_string("a.jsonl", "\xEF\xBB\xBF{\"text\": \"one\"}\r\n"
+                                "\n"
+                                "  \t\n"
+                                "{\"other\": 1, \"text\": \"tw\\u00f6\\n\\u0000.\"}\n"
+                                "not json\n"
+                                "{\"text\": 5}\n"
+                                "{\"no\": \"x\"}\n"
+                                "[\"text\"]\n"
+                                "{\"text\": \"\"}\n"
+                                "{\"text\": \"bad \xFF\"}\n"
+                                "{\"text\": \"lone \\ud800\"}\n"
+                                "{\"text\": \"\\ud83d\\ude00\"}\n"
+                                "{\"text\": \"last\"}");
     struct found *found = read_input(path, &plain);
     cr_assert_eq(found->count, 4);
     check_document(found, 0, "one", 3);
@@ -235,31 +243,35 @@ Test(corpus, lines_follow_their_rules)
     cr_assert_eq(found->counts.of[GIDD_CORPUS_SKIPPED_KEY], 2);
     cr_assert_eq(found->counts.of[GIDD_CORPUS_SKIPPED_EMPTY], 3);
     release(found);
-    gidd_corpus_options other = {.suffixes = "txt", .json_key = "other", .rule = GIDD_CORPUS_STRICT};
+    gidd_corpus_options other = {
+        .suffixes = "txt", .json_key = "other", .rule = GIDD_CORPUS_STRICT};
     cr_assert_eq(read_failing(path, &other), GIDD_ERR_CORRUPT);
-    cr_assert_not_null(strstr(gidd_error_last()->text, "a.jsonl: skipped_key"), "%s", gidd_error_last()->text);
+    cr_assert_not_null(strstr(gidd_error_last()->text, "a.jsonl: skipped_key"), "%s",
+                       gidd_error_last()->text);
 }
 
-// Lines long and short around the borders of the 4 MiB ranges: none lost, none twice, plain or compressed.
+// Lines long and short around the borders of the 4 MiB ranges: none lost, none twice, plain or
+// compressed.
 Test(corpus, lines_at_the_borders_of_ranges)
 {
     static const size_t UNIT = (size_t)4 << 20;
-    size_t              room = 5 * UNIT, used = 0;
-    char               *bytes = malloc(room);
-    int                 count = 0;
+    size_t room = 5 * UNIT, used = 0;
+    char *bytes = malloc(room);
+    int count = 0;
     // Line lengths so that one ends exactly at a border, one begins there, one spans two borders.
     while (used < 4 * UNIT) {
         size_t at = used % UNIT;
-        size_t want = used < UNIT && UNIT - at < 9000      ? UNIT - at
-                      : used < 3 * UNIT && used >= 2 * UNIT - 9000 && used < 2 * UNIT ? UNIT + 20000
-                                                                                   : 3000 + (size_t)(count % 700);
+        size_t want = used < UNIT && UNIT - at < 9000 ? UNIT - at
+                      : used < 3 * UNIT && used >= 2 * UNIT - 9000 && used < 2 * UNIT
+                          ? UNIT + 20000
+                          : 3000 + (size_t)(count % 700);
         size_t head = (size_t)sprintf(bytes + used, "{\"text\": \"%d ", count);
         memset(bytes + used + head, 'x', want - head - 3);
         memcpy(bytes + used + want - 3, "\"}\n", 3);
         used += want;
         count++;
     }
-    const char   *path = strdup(write_file("a.jsonl", bytes, used));
+    char *path = strdup(write_file("a.jsonl", bytes, used));
     struct found *found = read_input(path, &plain);
     cr_assert_eq(found->count, count);
     cr_assert_geq(found->part_count, 4);
@@ -269,8 +281,8 @@ Test(corpus, lines_at_the_borders_of_ranges)
     static const char *const filters[] = {"gz", "xz", "zst"};
     for (int f = 0; f < 3; f++) {
         size_t size = 0;
-        char   name[32];
-        char  *packed = fixture_compress(filters[f], bytes, used, &size);
+        char name[32];
+        char *packed = fixture_compress(filters[f], bytes, used, &size);
         (void)snprintf(name, sizeof name, "b.jsonl.%s", filters[f]);
         struct found *other = read_input(write_file(name, packed, size), &plain);
         cr_assert_eq(other->count, count);
@@ -281,14 +293,15 @@ Test(corpus, lines_at_the_borders_of_ranges)
         free(packed);
     }
     release(found);
+    free(path);
     free(bytes);
 }
 
 Test(corpus, documents_above_the_limit_are_skipped_wherever_they_are)
 {
     gidd_corpus_options small = {.suffixes = "txt", .json_key = "text", .document_bytes_max = 1000};
-    size_t              size = 0, room = (size_t)10 << 20;
-    char               *big = malloc(room);
+    size_t size = 0, room = (size_t)10 << 20;
+    char *big = malloc(room);
     memset(big, 'x', room);
     fixture_archive *tar = fixture_archive_new("tar", "gz");
     fixture_archive_add(tar, "in.txt", 'f', big, 1001);
@@ -329,14 +342,15 @@ Test(corpus, documents_above_the_limit_are_skipped_wherever_they_are)
 
 /* ------------------------------------------------------------------ archives */
 
-static char *pack_texts(const char *format, const char *filter, int first, int count, size_t *size_p)
+static char *pack_texts(const char *format, const char *filter, int first, int count,
+                        size_t *size_p)
 {
     fixture_archive *archive = fixture_archive_new(format, filter);
     fixture_archive_add(archive, "texts/", 'd', NULL, 0);
     for (int i = first; i < first + count; i++) {
-        char   name[64];
+        char name[64];
         size_t size = 0;
-        char  *text = fixture_text(i, &size);
+        char *text = fixture_text(i, &size);
         (void)snprintf(name, sizeof name, "texts/%07d.txt", i);
         fixture_archive_add(archive, name, 'f', text, size);
         free(text);
@@ -351,8 +365,8 @@ Test(corpus, every_packing_gives_the_same_documents)
         {"tar", "zst", "a.tzst"}, {"zip", "", "a.zip"},      {"tar", "xz", "subset_data.xz"},
     };
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
-        size_t        size = 0;
-        char         *archive = pack_texts(forms[i][0], forms[i][1], 0, 200, &size);
+        size_t size = 0;
+        char *archive = pack_texts(forms[i][0], forms[i][1], 0, 200, &size);
         struct found *found = read_input(write_file(forms[i][2], archive, size), &plain);
         check_texts(found, 200);
         release(found);
@@ -360,23 +374,25 @@ Test(corpus, every_packing_gives_the_same_documents)
     }
 }
 
-// OpenWebText as it is distributed: a tar (compressed or not) of xz tars without ".tar" in their names.
+// OpenWebText as it is distributed: a tar (compressed or not) of xz tars without ".tar" in their
+// names.
 Test(corpus, archives_in_an_archive)
 {
     static const char *const filters[] = {"xz", ""};
     for (int f = 0; f < 2; f++) {
-        size_t           size = 0;
+        size_t size = 0;
         fixture_archive *outer = fixture_archive_new("tar", filters[f]);
         fixture_archive_add(outer, "openwebtext", 'd', NULL, 0);
         for (int k = 0; k < 8; k++) {
-            char  name[64];
+            char name[64];
             char *inner = pack_texts("tar", "xz", k * 50, 50, &size);
             (void)snprintf(name, sizeof name, "openwebtext/urlsf_subset%02d-%d_data.xz", k, k);
             fixture_archive_add(outer, name, 'f', inner, size);
             free(inner);
         }
-        char         *bytes = fixture_archive_end(outer, &size);
-        struct found *found = read_input(write_file(f == 0 ? "owt.tar.xz" : "hf.tar", bytes, size), &plain);
+        char *bytes = fixture_archive_end(outer, &size);
+        struct found *found =
+            read_input(write_file(f == 0 ? "owt.tar.xz" : "hf.tar", bytes, size), &plain);
         check_texts(found, 400);
         release(found);
         free(bytes);
@@ -385,11 +401,11 @@ Test(corpus, archives_in_an_archive)
 
 Test(corpus, mixed_members_and_nesting)
 {
-    size_t           size = 0, packed_size = 0;
+    size_t size = 0, packed_size = 0;
     fixture_archive *outer = fixture_archive_new("zip", "");
-    char            *inner = pack_texts("tar", "gz", 1, 1, &size);
-    size_t           text_size = 0;
-    char            *text = fixture_text(0, &text_size);
+    char *inner = pack_texts("tar", "gz", 1, 1, &size);
+    size_t text_size = 0;
+    char *text = fixture_text(0, &text_size);
     fixture_archive_add(outer, "0.md", 'f', text, text_size);
     fixture_archive_add(outer, "1.tar.gz", 'f', inner, size);
     free(inner);
@@ -414,7 +430,7 @@ Test(corpus, mixed_members_and_nesting)
     inner = fixture_archive_end(middle, &size);
     fixture_archive_add(outer, "6.tar.xz", 'f', inner, size);
     free(inner);
-    char         *bytes = fixture_archive_end(outer, &size);
+    char *bytes = fixture_archive_end(outer, &size);
     struct found *found = read_input(write_file("mixed.zip", bytes, size), &plain);
     cr_assert_eq(found->count, 8);
     for (int i = 0; i < 3; i++) {
@@ -434,7 +450,7 @@ Test(corpus, mixed_members_and_nesting)
 
 Test(corpus, tricks_in_archives_are_skipped_and_counted)
 {
-    size_t           size = 0;
+    size_t size = 0;
     fixture_archive *tar = fixture_archive_new("tar", "gz");
     fixture_archive_add(tar, "../up.txt", 'f', "no", 2);
     fixture_archive_add(tar, "a/../../up.txt", 'f', "no", 2);
@@ -444,8 +460,8 @@ Test(corpus, tricks_in_archives_are_skipped_and_counted)
     fixture_archive_add(tar, "hard.txt", 'h', "good..txt", 0);
     fixture_archive_add(tar, "device.txt", 'c', NULL, 0);
     fixture_archive_add(tar, "program", 'f', "no", 2);
-    char         *bytes = fixture_archive_end(tar, &size);
-    const char   *path = strdup(write_file("tricks.tgz", bytes, size));
+    char *bytes = fixture_archive_end(tar, &size);
+    char *path = strdup(write_file("tricks.tgz", bytes, size));
     struct found *found = read_input(path, &plain);
     cr_assert_eq(found->count, 1);
     check_document(found, 0, "yes", 3);
@@ -458,6 +474,7 @@ Test(corpus, tricks_in_archives_are_skipped_and_counted)
     cr_assert_eq(read_failing(path, &strict), GIDD_ERR_CORRUPT);
     cr_assert_not_null(strstr(gidd_error_last()->text, "tricks.tgz: ../up.txt: skipped_path"), "%s",
                        gidd_error_last()->text);
+    free(path);
     free(bytes);
 }
 
@@ -465,7 +482,7 @@ Test(corpus, truncated_archives_are_refused_by_name)
 {
     static const char *const filters[] = {"gz", "xz", "zst", ""};
     for (int f = 0; f < 4; f++) {
-        char  name[32];
+        char name[32];
         size_t size = 0;
         char *bytes = pack_texts("tar", filters[f], 0, 60, &size);
         (void)snprintf(name, sizeof name, "cut.tar%s%s", f < 3 ? "." : "", filters[f]);
@@ -474,7 +491,8 @@ Test(corpus, truncated_archives_are_refused_by_name)
             cut += f == 3 && cut % 512 == 0 ? 100 : 0;
             const char *path = write_file(name, bytes, cut);
             cr_assert_eq(read_failing(path, &plain), GIDD_ERR_CORRUPT, "%s at %d/10", name, tenth);
-            cr_assert_not_null(strstr(gidd_error_last()->text, name), "%s", gidd_error_last()->text);
+            cr_assert_not_null(strstr(gidd_error_last()->text, name), "%s",
+                               gidd_error_last()->text);
         }
         free(bytes);
     }
@@ -483,29 +501,34 @@ Test(corpus, truncated_archives_are_refused_by_name)
 Test(corpus, truncated_files_in_folders_and_archives_are_refused_by_name)
 {
     static const char *const filters[] = {"gz", "xz", "zst"};
-    size_t                   text_size = 0, size = 0;
-    char                    *text = fixture_text(77, &text_size);
+    size_t text_size = 0, size = 0;
+    char *text = fixture_text(77, &text_size);
     for (int f = 0; f < 3; f++) {
-        char  name[32], tar_name[32];
+        char name[32], tar_name[32];
         char *packed = fixture_compress(filters[f], text, text_size, &size);
         (void)snprintf(name, sizeof name, "d%d/t.txt.%s", f, filters[f]);
         (void)snprintf(tar_name, sizeof tar_name, "t%s.tar", filters[f]);
-        for (size_t cut = 0; cut < size; cut += cut + 20 > size ? 1 : size / 7 + 1) { // every byte of the trailer
+        for (size_t cut = 0;
+             cut<size; cut += cut + 20> size ? 1 : size / 7 + 1) { // every byte of the trailer
             const char *path = write_file(name, packed, cut);
-            cr_assert_eq(read_failing(path, &plain), GIDD_ERR_CORRUPT, "%s: %zu of %zu bytes", name, cut, size);
-            cr_assert_not_null(strstr(gidd_error_last()->text, name + 3), "%s", gidd_error_last()->text);
+            cr_assert_eq(read_failing(path, &plain), GIDD_ERR_CORRUPT, "%s: %zu of %zu bytes", name,
+                         cut, size);
+            cr_assert_not_null(strstr(gidd_error_last()->text, name + 3), "%s",
+                               gidd_error_last()->text);
         }
-        size_t           tar_size = 0;
+        size_t tar_size = 0;
         fixture_archive *tar = fixture_archive_new("tar", "");
         fixture_archive_add(tar, "member.txt.gz", 'f', packed, size / 2);
         char *bytes = fixture_archive_end(tar, &tar_size);
         cr_assert_eq(read_failing(write_file(tar_name, bytes, tar_size), &plain), GIDD_ERR_CORRUPT);
-        cr_assert_not_null(strstr(gidd_error_last()->text, "member.txt.gz"), "%s", gidd_error_last()->text);
+        cr_assert_not_null(strstr(gidd_error_last()->text, "member.txt.gz"), "%s",
+                           gidd_error_last()->text);
         free(bytes);
         free(packed);
     }
     cr_assert_eq(read_failing(write_string("fake.txt.gz", "plain text"), &plain), GIDD_ERR_CORRUPT);
-    cr_assert_eq(read_failing(write_string("fake.tar", "plain text that is no archive"), &plain), GIDD_ERR_CORRUPT);
+    cr_assert_eq(read_failing(write_string("fake.tar", "plain text that is no archive"), &plain),
+                 GIDD_ERR_CORRUPT);
     cr_assert_eq(read_failing(write_string("nothing.tar", ""), &plain), GIDD_ERR_CORRUPT);
     cr_assert_eq(read_failing(write_string("nothing.zip", ""), &plain), GIDD_ERR_CORRUPT);
     free(text);
@@ -514,19 +537,23 @@ Test(corpus, truncated_files_in_folders_and_archives_are_refused_by_name)
 Test(corpus, bombs_are_refused)
 {
     size_t size = 0, twice_size = 0, room = (size_t)200 << 20;
-    char  *zeros = calloc(1, room);
-    char  *once = fixture_compress("xz", zeros, room, &size);
+    char *zeros = calloc(1, room);
+    char *once = fixture_compress("xz", zeros, room, &size);
     free(zeros);
-    // A text stops at the limit of documents; a stream of lines at the ratio, as does a skipped member.
+    // A text stops at the limit of documents; a stream of lines at the ratio, as does a skipped
+    // member.
     struct found *found = read_input(write_file("bomb.txt.xz", once, size), &plain);
     cr_assert_eq(found->count, 0);
     cr_assert_eq(found->counts.of[GIDD_CORPUS_SKIPPED_TOO_LARGE], 1);
     release(found);
     cr_assert_eq(read_failing(write_file("bomb.jsonl.xz", once, size), &plain), GIDD_ERR_CORRUPT);
-    cr_assert_not_null(strstr(gidd_error_last()->text, "1000 times"), "%s", gidd_error_last()->text);
+    cr_assert_not_null(strstr(gidd_error_last()->text, "1000 times"), "%s",
+                       gidd_error_last()->text);
     char *twice = fixture_compress("gz", once, size, &twice_size);
-    cr_assert_eq(read_failing(write_file("twice.txt.gz", twice, twice_size), &plain), GIDD_ERR_CORRUPT);
-    cr_assert_not_null(strstr(gidd_error_last()->text, "more than once"), "%s", gidd_error_last()->text);
+    cr_assert_eq(read_failing(write_file("twice.txt.gz", twice, twice_size), &plain),
+                 GIDD_ERR_CORRUPT);
+    cr_assert_not_null(strstr(gidd_error_last()->text, "more than once"), "%s",
+                       gidd_error_last()->text);
     free(twice);
     free(once);
     zeros = calloc(1, room);
@@ -536,7 +563,8 @@ Test(corpus, bombs_are_refused)
     free(zeros);
     char *bytes = fixture_archive_end(tar, &size);
     cr_assert_eq(read_failing(write_file("bomb.tar.xz", bytes, size), &plain), GIDD_ERR_CORRUPT);
-    cr_assert_not_null(strstr(gidd_error_last()->text, "1000 times"), "%s", gidd_error_last()->text);
+    cr_assert_not_null(strstr(gidd_error_last()->text, "1000 times"), "%s",
+                       gidd_error_last()->text);
     free(bytes);
 }
 
@@ -548,8 +576,8 @@ Test(corpus, parts_follow_the_input_and_know_when_it_changed)
     small.shard_bytes = 20000;
     for (int i = 0; i < 100; i++) {
         size_t size = 0;
-        char   name[32];
-        char  *text = fixture_text(i, &size);
+        char name[32];
+        char *text = fixture_text(i, &size);
         (void)snprintf(name, sizeof name, "%03d.txt", i);
         write_file(name, text, size);
         free(text);
@@ -559,14 +587,15 @@ Test(corpus, parts_follow_the_input_and_know_when_it_changed)
     cr_assert_geq(before->part_count, 5);
     cr_assert_leq(before->part_count, 10);
     size_t size = 0;
-    char  *text = fixture_text(99, &size);
+    char *text = fixture_text(99, &size);
     text[size / 2] ^= 1; // same size, same name
     write_file("099.txt", text, size);
     free(text);
     struct found *after = read_input(folder, &small);
     cr_assert_eq(before->part_count, after->part_count);
     for (int p = 0; p < before->part_count; p++) {
-        cr_assert_eq(strcmp(before->digests[p], after->digests[p]) == 0, p < before->part_count - 1, "part %d", p);
+        cr_assert_eq(strcmp(before->digests[p], after->digests[p]) == 0, p < before->part_count - 1,
+                     "part %d", p);
     }
     release(before);
     release(after);
@@ -575,10 +604,10 @@ Test(corpus, parts_follow_the_input_and_know_when_it_changed)
 Test(corpus, dealing_can_stop_early_inside_an_archive)
 {
     gidd_corpus_options small = plain;
-    size_t              size = 0;
+    size_t size = 0;
     small.shard_bytes = 10000;
-    char         *bytes = pack_texts("tar", "gz", 0, 200, &size);
-    const char   *path = write_file("a.tar.gz", bytes, size);
+    char *bytes = pack_texts("tar", "gz", 0, 200, &size);
+    const char *path = write_file("a.tar.gz", bytes, size);
     struct found *found = calloc(1, sizeof *found);
     found->stop_after = 3;
     cr_assert_eq(read_inputs(&path, 1, &small, found), GIDD_OK, "%s", gidd_error_last()->text);

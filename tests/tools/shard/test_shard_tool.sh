@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
+# shellcheck disable=SC2317 disable=SC2086
 #
 # test_shard_tool.sh GIDD_SHARD MAKE_CORPUS MPIEXEC: gidd-shard from outside. Bytes that do not depend on ranks or
 # on being killed, exit codes, damage, resumption.
@@ -102,6 +103,8 @@ changed_input_is_noticed() {
     cp -r texts changed
     cp -r texts.1 rebuilt
     printf 'X' | dd of=changed/07/00701.txt conv=notrunc 2>/dev/null # same size
+    GIDD_FAULT=kill:rank=any,point=shard_after_commit build 1 changed rebuilt >out 2>&1 && fail "nothing was rebuilt"
+    [[ ! -e rebuilt/index.json ]] || fail "the old index vouches for a new shard"
     expect 0 build 2 changed rebuilt
     expect 0 build 1 changed fresh
     same fresh rebuilt
@@ -122,7 +125,7 @@ changed_input_is_noticed() {
 
 damage_is_named() {
     cp -r texts.1 bad
-    printf 'X' | dd of=bad/shard-00003.h5 bs=1 seek=200000 conv=notrunc 2>/dev/null
+    dd if=/dev/urandom of=bad/shard-00003.h5 bs=1k count=40 seek=100 conv=notrunc 2>/dev/null
     expect 65 "$mpiexec" -np 2 "$shard" verify bad
     said "shard-00003.h5: dataset tokens"
     truncate -s -1 bad/shard-00003.h5
