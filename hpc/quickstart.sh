@@ -110,7 +110,7 @@ shard_corpus() {
         printf 'shards: %s are there\n' "$shards"
         return 0
     fi
-    openly mpirun -np 2 "$bin/gidd-shard" --config "$config" --input "$corpus" --output "$shards"
+    openly mpirun -q -np 2 "$bin/gidd-shard" --config "$config" --input "$corpus" --output "$shards"
     openly "$bin/gidd-shard" info "$shards"
 }
 
@@ -126,12 +126,13 @@ has_checkpoint() {
 }
 
 # start_training SECONDS: in the background and in a process group of its own, so that Ctrl-C does not reach it.
+# (-q: exit codes 75 and 79 are no errors, and mpirun would explain them as such.)
 start_training() {
     local limit
     limit=$(awk -v s="$1" 'BEGIN { printf "%.3f", s / 60 }')
     printf -- '-- mpirun -np 2 gidd-worker --config %s run.max_minutes=%s\n' "$config" "$limit"
     set -m
-    mpirun -np 2 "$bin/gidd-worker" --config "$config" run.max_minutes="$limit" \
+    mpirun -q -np 2 "$bin/gidd-worker" --config "$config" run.max_minutes="$limit" \
         > >(tee -a "$phase_log") 2>&1 </dev/null &
     mpirun_pid=$!
     set +m
@@ -182,12 +183,17 @@ train() {
 }
 
 evaluate() {
-    openly mpirun -np 2 "$bin/gidd-eval" --checkpoint "$run"
+    openly mpirun -q -np 2 "$bin/gidd-eval" --checkpoint "$run"
 }
 
+# One process with all cores, its error stream left alone: on a terminal it shows its progress there.
 draw_samples() {
     mkdir -p "$run/samples"
-    openly "$bin/gidd-sample" --checkpoint "$run" --num 4 --steps 64 --output "$run/samples/quickstart.txt"
+    OMP_NUM_THREADS=$(core_count) "$bin/gidd-sample" --checkpoint "$run" --num 4 --steps 64 \
+        --output "$run/samples/quickstart.txt" </dev/null
+    # an untrained model writes control characters too: they are for the file, not for the terminal
+    head -c 600 "$run/samples/quickstart.txt" | LC_ALL=C tr -cd '\11\12\40-\176' | tee "$phase_log"
+    printf '...\n'
 }
 
 plot_loss() {

@@ -39,14 +39,14 @@ hold_back_summary() {
     awk -v file="$1" '/^[0-9]+% tests passed/ { held = 1 } held { print > file; next } { print; fflush() }'
 }
 
-# From ctest's log: the name of each skipped test and the last line it printed, which is its reason.
+# list_skipped SUMMARY LOG: each skipped test and the last line it printed, which is its reason.
 list_skipped() {
-    awk '/^[0-9]+\/[0-9]+ Test: / { name = $0; sub(/^[^:]*: /, "", name); reason = "" }
-         /^<end of output>/ { inside = 0 }
+    awk 'FNR == NR { if (/\((Skipped|Not Run|Disabled)\)$/) skipped[$3] = 1; next }
+         /^[0-9]+\/[0-9]+ Test: / { name = $3; reason = "no reason given" }
+         /^<end of output>/ { inside = 0; if (name in skipped) print name ": " reason }
          inside && NF { reason = $0 }
          /^-+$/ && output { inside = 1 }
-         { output = /^Output:$/ }
-         /^Test Skipped/ { printf "%s: %s\n", name, reason == "" ? "no reason given" : reason }' "$1"
+         { output = /^Output:$/ }' "$1" "$2"
 }
 
 minutes_by_label() {
@@ -70,7 +70,7 @@ main() {
     began=$SECONDS
     ctest --test-dir "$build" -j2 --output-on-failure --no-tests=error "${words[@]}" "$@" 2>&1 |
         hold_back_summary "$summary" || code=$?
-    list_skipped "$build/Testing/Temporary/LastTest.log" >"$build/skipped.txt"
+    list_skipped "$summary" "$build/Testing/Temporary/LastTest.log" >"$build/skipped.txt"
     if [[ -s "$build/skipped.txt" ]]; then
         printf '\nskipped on this machine:\n'
         sed 's/^/    /' "$build/skipped.txt"

@@ -164,6 +164,9 @@ main() {
     trap 'forward USR1' USR1
     trap 'forward TERM' TERM
     trap 'forward INT' INT
+    # A scheduler's own TERM reaches mpirun as well, which would kill the ranks a second later, in the middle of their
+    # checkpoint: with this they have as long as the scheduler itself allows.
+    export OMPI_MCA_odls_base_sigkill_timeout="${OMPI_MCA_odls_base_sigkill_timeout:-60}"
     # A host that vanishes is noticed after about half a minute instead of minutes.
     export OMPI_MCA_oob_tcp_keepalive_time="${OMPI_MCA_oob_tcp_keepalive_time:-15}"
     export OMPI_MCA_oob_tcp_keepalive_intvl="${OMPI_MCA_oob_tcp_keepalive_intvl:-5}"

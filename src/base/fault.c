@@ -83,6 +83,8 @@ gidd_status gidd_fault_init(int rank)
     }
     strcpy(text, value);
     atomic_store(&armed.left, 1);
+    armed.point[0] = '\0';
+    armed.step = -1;
     GIDD_TRY(parse_fault(text, rank));
     if (atomic_load(&armed.kind) != FAULT_NONE) {
         gidd_log(GIDD_LOG_WARN, "fault", "armed: %s", value);

@@ -102,7 +102,7 @@ static gidd_status end_window(gidd_journal *journal, int64_t completed, double l
 
 static gidd_status write_eval(gidd_journal *journal, const gidd_report *reports, int count, int64_t completed)
 {
-    gidd_loss_sums total = {.min_log_px = INFINITY};
+    gidd_loss_sums total = {.min_log_px = HUGE_VAL};
     for (int rank = 0; rank < count; rank++) {
         const gidd_loss_sums *part = &reports[rank].eval;
         if (part->positions > 0) {

@@ -72,7 +72,7 @@ void gidd_corrupt(const gidd_corruption *corruption, const int32_t *x, const dou
     }
 }
 
-void gidd_corrupt_row(const gidd_corruption *corruption, uint64_t seed, gidd_stream stream,
+void gidd_corrupt_row(const gidd_corruption *corruption, uint64_t seed, gidd_rng_stream stream,
                       uint64_t index, const int32_t *x, int64_t count, int32_t *z)
 {
     double u[2 * BLOCK_DRAWS];

@@ -40,7 +40,7 @@ void gidd_corrupt(const gidd_corruption *corruption, const int32_t *x, const dou
 
 /* The same with the uniforms of (seed, stream, index): tokens 2k and 2k+1 take the two doubles of
  * draw k, so a row's noise depends on nothing but its own number. Local. */
-void gidd_corrupt_row(const gidd_corruption *corruption, uint64_t seed, gidd_stream stream,
+void gidd_corrupt_row(const gidd_corruption *corruption, uint64_t seed, gidd_rng_stream stream,
                       uint64_t index, const int32_t *x, int64_t count, int32_t *z);
 
 #endif

@@ -158,6 +158,7 @@ gidd_status gidd_checkpoint_writer_create(const gidd_checkpoint_writer_args *arg
     GIDD_TRY_GOTO(gidd_comm_dup(args->comm, &writer->comm));
     GIDD_TRY_GOTO(
         gidd_comm_bcast(writer->comm, args->coordinator, writer->token, sizeof writer->token));
+    start_job(writer, writer->staging_bytes > 0 ? GIDD_JOB_PREPARE : GIDD_JOB_NONE);
     *out_p = writer;
     return GIDD_OK;
 out:

@@ -295,7 +295,7 @@ gidd_status gidd_model_load(gidd_model *model, const gidd_batch *batch)
 
 gidd_status gidd_model_zero_sums(gidd_model *model)
 {
-    static const gidd_loss_sums nothing = {.min_log_px = INFINITY};
+    static const gidd_loss_sums nothing = {.min_log_px = HUGE_VAL};
     return gidd_device_copy_in(model->device, model->sums, &nothing, sizeof(nothing));
 }
 

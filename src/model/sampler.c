@@ -271,7 +271,7 @@ static gidd_status generate_batch(gidd_sampler *sampler, int64_t first_sample, i
         }
         GIDD_TRY(gidd_sampler_step(sampler, i, B, sampler->host.uniform, fixed, z));
         if (args->progress != NULL) {
-            args->progress(args->context, args->steps - i, args->steps, z, B);
+            args->progress(args->context, args->steps - i, args->steps - last, z, B);
         }
     }
     return GIDD_OK;

@@ -28,7 +28,8 @@ typedef struct gidd_sampler_args {
     double               temperature; /* logits are divided by it; 0: 1, as trained                   */
     double               min_p;       /* posterior entries below it are dropped; 0: none              */
     uint64_t             seed;
-    /* Called after each step with the sequences of the running batch, `step` of `steps` done; NULL: not. */
+    /* Called after each step with the sequences of the running batch, `step` of `steps` done (a step that is
+     * not computed is not counted); NULL: not. */
     void (*progress)(void *context, int64_t step, int64_t steps, const int32_t *z, int64_t B);
     void *context;
 } gidd_sampler_args;

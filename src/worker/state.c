@@ -58,7 +58,7 @@ static const gidd_param_bucket *bucket_of(const gidd_params *params, int64_t fla
         }
         first += params->buckets[i].count;
     }
-    GIDD_ASSERT(!"a flat element beyond the last bucket");
+    GIDD_ASSERT(flat < first); // no flat element lies beyond the last bucket
     return NULL;
 }
 

@@ -19,7 +19,7 @@ static gidd_status start_watch(gidd_worker *worker)
                                                             [GIDD_WATCH_STEP] = config->run.step_limit_s,
                                                             [GIDD_WATCH_EVAL] = config->run.eval_limit_s,
                                                             [GIDD_WATCH_CHECKPOINT] = config->run.checkpoint_limit_s,
-                                                            [GIDD_WATCH_DATA] = INFINITY},
+                                                            [GIDD_WATCH_DATA] = HUGE_VAL},
                                                 .expire = gidd_comm_abort},
                              &worker->watch);
 }

@@ -38,9 +38,11 @@ static void write_file(const char *path, const char *text)
 
 static error_t parse(gidd_cli *cli, const char *const *words, int count)
 {
-    char *argv[8];
+    static char copies[7][64]; // argp may reorder and write; static, since some tests leave by exit()
+    char       *argv[8];
     for (int i = 0; i < count; i++) {
-        argv[i] = strdup(words[i]);
+        (void)snprintf(copies[i], sizeof copies[i], "%s", words[i]);
+        argv[i] = copies[i];
     }
     argv[count] = NULL;
     gidd_cli_init();

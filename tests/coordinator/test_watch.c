@@ -19,7 +19,7 @@ static gidd_watch *start(double step_limit_s)
                                                                   [GIDD_WATCH_STEP] = step_limit_s,
                                                                   [GIDD_WATCH_EVAL] = 100,
                                                                   [GIDD_WATCH_CHECKPOINT] = 100,
-                                                                  [GIDD_WATCH_DATA] = INFINITY},
+                                                                  [GIDD_WATCH_DATA] = HUGE_VAL},
                                                       .expire = leave_with},
                                    &watch),
                  GIDD_OK);

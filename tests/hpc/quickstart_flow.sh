@@ -21,7 +21,7 @@ printf '#!/bin/sh\nexit 0\n' >bin/sha256sum
 printf '#!/bin/sh\nexit 0\n' >bin/apt-get
 # shellcheck disable=SC2016 # the stand-in's own words
 printf '#!/bin/sh\necho "cmake $*" >>"$CALLS"\nmkdir -p build/bin && cp -f %s/stand-ins/* build/bin/\n' "$folder" >bin/cmake
-printf '#!/bin/sh\nshift 2\nexec "$@"\n' >bin/mpirun
+printf '#!/bin/sh\nshift 3 # -q -np 2\nexec "$@"\n' >bin/mpirun
 mkdir stand-ins
 cat >stand-ins/gidd-shard <<'FAKE'
 #!/usr/bin/env bash
@@ -49,11 +49,11 @@ exit "${WORKER_CODE:-75}"
 FAKE
 for program in gidd-eval gidd-sample gidd-plot gidd-tokenize gidd-checkpoint; do
     # shellcheck disable=SC2016 # the stand-in's own words
-    printf '#!/bin/sh\necho "%s $*" >>"$CALLS"\necho "%s says hello"\ntest "$FAIL" != %s || exit 65\n' \
+    printf '#!/bin/sh\necho "%s $*" >>"$CALLS"\necho "%s says hello" | tee -a runs/demo/samples/quickstart.txt\ntest "$FAIL" != %s || exit 65\n' \
         "$program" "$program" "$program" >"stand-ins/$program"
 done
 chmod +x bin/* stand-ins/*
-mkdir -p tree/data/tokenizer
+mkdir -p tree/data/tokenizer tree/runs/demo/samples
 touch tree/data/tokenizer/vocab.bpe tree/data/tokenizer/encoder.json
 
 # quickstart NAME WANTED_CODE WORDS...

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The parts of a checkpoint that need no MPI: layout and shares, staging, manifest, directory.
- * (Writing and restoring: tests/mpi/test_checkpoint.c.)
+ * (Writing and restoring: tests/mpi/test_checkpoint_ranks.c.)
  */
 #include "io/checkpoint.h"
 #include "io/checkpoint_dir.h"

@@ -207,7 +207,7 @@ Test(corpus, several_inputs_follow_one_another)
     cr_assert_eq(read_inputs((const char *const *)inputs, 3, &plain, found), GIDD_OK);
     cr_assert_eq(found->count, 5);
     for (int i = 0; i < 5; i++) {
-        check_document(found, i, "01201" + i, 1);
+        check_document(found, i, &"01201"[i], 1);
     }
     release(found);
     for (int i = 0; i < 3; i++) {

@@ -25,11 +25,12 @@ kill_at() {
     exit 1
   fi
   "$mpirun" -np 2 "$driver" read "$run" "$4"
-  if ls "$run/checkpoints" | grep -q -e tmp -e damaged; then
-    ls "$run/checkpoints" >&2
-    echo "rank $1 at $2: something is left" >&2
-    exit 1
-  fi
+  for path in "$run"/checkpoints/*.tmp-* "$run"/checkpoints/*.damaged-*; do
+    if [ -e "$path" ]; then
+      echo "rank $1 at $2: $path is left" >&2
+      exit 1
+    fi
+  done
   rm -rf "$run"
   cases=$((cases + 1))
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A state to checkpoint in tests: five tensors, three sections of three blocks each, every number
+ * A state to checkpoint in tests: five tensors, three sections of two blocks each, every number
  * known from its place and its step, held by the ranks whole or in pieces as ZeRO-1 does.
  */
 #ifndef GIDD_TESTS_CHECKPOINT_STATE_H
@@ -16,7 +16,7 @@
 enum { STATE_TENSORS = 5, STATE_SECTIONS = 3, STATE_EXTENTS_MAX = 64 };
 
 static const int64_t state_shapes[STATE_TENSORS][2] = {
-    {1000, 700}, {333, 1}, {1200, 1100}, {77, 11}, {600, 1013}};
+    {500, 700}, {333, 1}, {600, 1100}, {77, 11}, {300, 1013}};
 
 typedef struct state {
     gidd_checkpoint_tensor tensors[STATE_TENSORS];
@@ -52,7 +52,7 @@ static inline void state_init(state *s, int ranks)
     for (int i = 0; i < STATE_SECTIONS; i++) {
         (void)snprintf(s->layout.sections[i], GIDD_CHECKPOINT_NAME_SIZE, "%s", names[i]);
     }
-    if (gidd_bucket_plan_init(&s->plan, counts, STATE_TENSORS, 1 << 20, ranks) != GIDD_OK) {
+    if (gidd_bucket_plan_init(&s->plan, counts, STATE_TENSORS, 1 << 19, ranks) != GIDD_OK) {
         abort();
     }
     for (int i = 0; i < STATE_SECTIONS; i++) {

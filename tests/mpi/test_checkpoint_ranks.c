@@ -251,6 +251,34 @@ static void any_range_comes_back(mpi_test *t)
     teardown(t, &f);
 }
 
+// What the coordinator learns while the write is going on still gets into the manifest.
+static void late_facts_reach_the_manifest(mpi_test *t)
+{
+    fixture f;
+    gidd_checkpoint *checkpoint = NULL;
+    setup(t, &f, BACKGROUND);
+    begin(t, &f, 3, WHOLE);
+    if (t->rank == 0) {
+        MPI_TEST_OK(t, gidd_checkpoint_amend(
+                           f.writer, &(gidd_checkpoint_amendment){.metrics_bytes = 4711,
+                                                                  .tokens_seen = 5,
+                                                                  .skipped_total = 6,
+                                                                  .skipped_in_row = 1,
+                                                                  .text = {"journal", "late"}}));
+    }
+    MPI_TEST_OK(t, gidd_checkpoint_finish(f.writer));
+    MPI_TEST_OK(t, restore(t, &f, &checkpoint));
+    if (checkpoint != NULL) {
+        const gidd_checkpoint_fields *fields = gidd_checkpoint_fields_of(checkpoint);
+        const char *late = gidd_checkpoint_text_find(fields->texts, fields->text_count, "journal");
+        MPI_TEST_CHECK(t, fields->metrics_bytes == 4711 && fields->tokens_seen == 5);
+        MPI_TEST_CHECK(t, fields->skipped_total == 6 && fields->skipped_in_row == 1);
+        MPI_TEST_CHECK(t, late != NULL && strcmp(late, "late") == 0);
+    }
+    gidd_checkpoint_close(checkpoint);
+    teardown(t, &f);
+}
+
 // Flips one bit, or puts it right again.
 static void flip(mpi_test *t, const char *path, int64_t offset)
 {
@@ -298,41 +326,45 @@ static void damage_in_any_block_is_noticed(mpi_test *t)
     teardown(t, &f);
 }
 
+static void copy_file(mpi_test *t, const char *from, const char *to)
+{
+    char command[640];
+    (void)snprintf(command, sizeof command, "cp %s %s", from, to);
+    MPI_TEST_CHECK(t, t->rank != 0 || system(command) == 0);
+}
+
+// Cut at every block, then the right length with a hole of zeros, then no file at all.
 static void lost_bytes_are_noticed(mpi_test *t)
 {
     fixture f;
-    char path[256];
+    char path[256], backup[256];
     setup(t, &f, BACKGROUND);
     write_step(t, &f, 1, WHOLE);
     write_step(t, &f, 2, WHOLE);
     step_path(&f, 2, "state.bin", path);
+    (void)snprintf(backup, sizeof backup, "%s/backup", f.run_dir);
+    copy_file(t, path, backup);
     int64_t bytes = gidd_checkpoint_state_bytes(&f.state.layout);
-    for (int64_t cut = 0; cut < bytes; cut += GIDD_CHECKPOINT_BLOCK) { // cut, then a hole of zeros
+    for (int64_t cut = 0; cut < bytes; cut += GIDD_CHECKPOINT_BLOCK) {
         MPI_TEST_CHECK(t, t->rank != 0 || truncate(path, cut + 17) == 0);
         MPI_TEST_CHECK(t, restored_step(t, &f) == 1);
         unquarantine(t, &f, 2);
         MPI_TEST_CHECK(t, t->rank != 0 || truncate(path, bytes) == 0);
         MPI_TEST_CHECK(t, restored_step(t, &f) == 1);
         unquarantine(t, &f, 2);
-        if (t->rank == 0) { // write it anew for the next cut
-            FILE *file = fopen(path, "wb");
-            for (int section = 0; section < STATE_SECTIONS; section++) {
-                for (int64_t i = 0; i < gidd_checkpoint_section_offset(&f.state.layout, 1) / 4;
-                     i++) {
-                    float value = i < f.state.layout.elements ? state_value(section, i, 2) : 0.0f;
-                    (void)fwrite(&value, sizeof value, 1, file);
-                }
-            }
-            MPI_TEST_CHECK(t, fclose(file) == 0);
-        }
+        copy_file(t, backup, path);
     }
+    MPI_TEST_CHECK(t, t->rank != 0 || truncate(path, bytes + 1) == 0); // a byte too many
+    MPI_TEST_CHECK(t, restored_step(t, &f) == 1);
+    unquarantine(t, &f, 2);
+    MPI_TEST_CHECK(t, t->rank != 0 || truncate(path, bytes) == 0);
     MPI_TEST_CHECK(t, restored_step(t, &f) == 2);
     MPI_TEST_CHECK(t, t->rank != 0 || unlink(path) == 0);
     MPI_TEST_CHECK(t, restored_step(t, &f) == 1);
     teardown(t, &f);
 }
 
-// Each byte of the manifest, one bit at a time (every 7th byte: the checksum does not care which).
+// Each byte of the manifest, one bit at a time (every 29th byte here, every one in tests/io).
 static void a_changed_manifest_is_noticed(mpi_test *t)
 {
     fixture f;
@@ -343,7 +375,7 @@ static void a_changed_manifest_is_noticed(mpi_test *t)
     write_step(t, &f, 2, WHOLE);
     step_path(&f, 2, "manifest.json", path);
     MPI_TEST_CHECK(t, stat(path, &info) == 0);
-    for (int64_t at = t->rank; t->rank == 0 && at < info.st_size; at += 7) {
+    for (int64_t at = t->rank; t->rank == 0 && at < info.st_size; at += 29) {
         gidd_checkpoint *checkpoint = NULL;
         char folder[256];
         step_path(&f, 2, "", folder);
@@ -352,12 +384,14 @@ static void a_changed_manifest_is_noticed(mpi_test *t)
         gidd_checkpoint_close(checkpoint);
         flip(t, path, at);
     }
-    // The manifest of another step, itself intact.
+    // Both files of another step, intact, under this step's name.
     step_path(&f, 1, "manifest.json", other);
-    char command[640];
-    (void)snprintf(command, sizeof command, "cp %s %s", other, path);
-    MPI_TEST_CHECK(t, t->rank != 0 || system(command) == 0);
+    copy_file(t, other, path);
+    step_path(&f, 1, "state.bin", other);
+    step_path(&f, 2, "state.bin", path);
+    copy_file(t, other, path);
     MPI_TEST_CHECK(t, restored_step(t, &f) == 1);
+    MPI_TEST_CHECK(t, count_kind(t, &f, GIDD_CHECKPOINT_DAMAGED) == 1 && is_there(&f, 1));
     teardown(t, &f);
 }
 
@@ -477,6 +511,7 @@ int main(int argc, char **argv)
         {"retention_keeps_the_newest_and_the_milestones",
          retention_keeps_the_newest_and_the_milestones, 1},
         {"any_range_comes_back", any_range_comes_back, 1},
+        {"late_facts_reach_the_manifest", late_facts_reach_the_manifest, 1},
         {"damage_in_any_block_is_noticed", damage_in_any_block_is_noticed, 1},
         {"lost_bytes_are_noticed", lost_bytes_are_noticed, 1},
         {"a_changed_manifest_is_noticed", a_changed_manifest_is_noticed, 1},
