@@ -233,6 +233,8 @@ static gidd_status copy_from_device(void *context, void *destination, const void
 static gidd_status create_writer(gidd_worker *worker)
 {
     const gidd_config *config = worker->config;
+    int64_t            workers = gidd_comm_size(worker->world) - worker->args.comms->is_dedicated;
+    int64_t share = gidd_checkpoint_state_bytes(&worker->layout) / workers + 2 * GIDD_CHECKPOINT_BLOCK; // cut at blocks
     return gidd_checkpoint_writer_create(
         &(gidd_checkpoint_writer_args){.comm = worker->world,
                                        .coordinator = worker->args.comms->coordinator,
@@ -243,6 +245,7 @@ static gidd_status create_writer(gidd_worker *worker)
                                        .keep_every = config->checkpoint.keep_every,
                                        .verify_after_write = config->checkpoint.verify_after_write,
                                        .background = worker->args.comms->thread_multiple,
+                                       .staging_bytes = worker->has_slice ? share : 0,
                                        .copy = worker->has_slice ? copy_from_device : NULL,
                                        .copy_context = worker->device},
         &worker->writer);
