@@ -58,7 +58,9 @@ until_finished() {
 
 same_run() {
     cmp "$work/$1/metrics.jsonl" "$work/$2/metrics.jsonl" >&2 || die "metrics.jsonl of $1 and $2 differ"
-    cmp "$work/$1/checkpoints/step-000000024/state.bin" "$work/$2/checkpoints/step-000000024/state.bin" >&2 ||
+    local last
+    last=$(cd "$work/$1/checkpoints" && printf '%s\n' step-????????? | tail -n 1)
+    cmp "$work/$1/checkpoints/$last/state.bin" "$work/$2/checkpoints/$last/state.bin" >&2 ||
         die "state.bin of $1 and $2 differs"
 }
 
@@ -110,6 +112,33 @@ scenario_kill() { # SIGKILL of a rank at many points; started again, the bytes a
         same_run whole "kill$number"
     done
     printf '%d kills, %d bit-exact\n' "$number" "$number"
+}
+
+scenario_random() { # kill -9 of a random rank at five random moments of a longer run
+    local pid victims victim kills=0 start
+    train whole 2 training.steps=800
+    [[ $rc -eq 0 ]] || die "exit $rc"
+    for start in $(seq 20); do
+        rc=0
+        mpirun -np 2 "$bin/gidd-worker" --config "$work/config.yaml" "run.dir=$work/shot" training.steps=800 \
+            >>"$work/shot.log" 2>&1 &
+        pid=$!
+        if [[ $kills -lt 5 ]]; then
+            sleep "0.$((RANDOM % 9))$((RANDOM % 10))"
+            mapfile -t victims < <(pgrep -P "$pid" || true)
+            if [[ ${#victims[@]} -gt 0 ]]; then
+                victim=${victims[RANDOM % ${#victims[@]}]}
+                if [[ $(cat "/proc/$victim/comm" 2>/dev/null) = gidd-worker ]] && kill -KILL "$victim" 2>/dev/null; then
+                    kills=$((kills + 1))
+                fi
+            fi
+        fi
+        wait "$pid" || rc=$?
+        [[ $rc -ne 0 ]] || break
+    done
+    [[ $rc -eq 0 && $kills -eq 5 ]] || die "not finished after $start starts and $kills kills"
+    same_run whole shot
+    printf '%d kills at random moments, %d starts, bit-exact\n' "$kills" "$start"
 }
 
 scenario_signal() { # USR1 to mpirun: 75, then the same bytes; INT to a rank and a STOP file: 79
@@ -194,7 +223,7 @@ scenario_refuse() { # what must not be accepted, with its exit code
     mpirun -np 2 "$bin/gidd-worker" --config "$work/config.yaml" "run.dir=$work/base" training.steps=30 \
         --allow-change training.steps >>"$work/base.log" 2>&1 || die "an allowed change was refused"
     cp -r "$work/shards" "$work/damaged"
-    printf 'x' | dd of="$work/damaged/$(cd "$work/damaged" && ls shard-*.h5 | head -n 1)" bs=1 seek=20000 conv=notrunc 2>/dev/null
+    printf 'x' | dd of="$work/damaged/$(basename "$(printf '%s\n' "$work"/damaged/shard-*.h5 | head -n 1)")" bs=1 seek=20000 conv=notrunc 2>/dev/null
     train hurt 2 "data.dir=$work/damaged"
     [[ $rc -eq 65 ]] || die "a damaged shard: exit $rc, not 65"
     (cd "$work" && env -u GIDD_CONFIG mpirun -np 2 "$bin/gidd-worker" >"$work/none.log" 2>&1) && die "no configuration was accepted"
