@@ -30,6 +30,17 @@ unpack() {
     find "$2" -mindepth 1 -type d -empty -delete
 }
 
+# shuffle FOLDER: names every text by the digest of its contents, flat in FOLDER. Documents are taken in the order of
+# their paths and the last ones are the validation split: in the package's order that would be a handful of subjects
+# (virt ... xtensa) that training never saw; in this order it is a sample of all.
+shuffle() {
+    (cd "$1" && find . -type f -exec md5sum {} + | perl -lne '
+        /^(\S+)\s+\*?(.*\/)?([^\/]+)$/ or die "md5sum said: $_";
+        my ($digest, $path, $name) = ($1, defined $2 ? $2 : "", $3);
+        rename("$path$name", "$digest-$name") or die "cannot rename $path$name: $!\n"')
+    find "$1" -mindepth 1 -type d -empty -delete
+}
+
 main() {
     local target=${1:-data/demo/corpus} package staging top
     if [[ -d "$target" ]]; then
@@ -53,6 +64,7 @@ main() {
     unpack "$staging"/package/*.deb "$staging/texts"
     top=$(find "$staging/texts" -type d -name Documentation -print -quit)
     [[ -n "$top" ]] || die 66 "$package holds no Documentation/**/*.rst: give a folder or an archive of texts instead"
+    shuffle "$top"
     mv -- "$top" "$target"
     printf 'corpus: %s: %d texts of %s\n' "$target" "$(find "$target" -type f | wc -l)" "$package"
 }
