@@ -78,11 +78,13 @@ install_packages() {
 }
 
 build_programs() {
-    local -a generator=()
+    local -a generator=() cuda
+    mapfile -t cuda < <(cuda_options)
     if [[ ! -f build/CMakeCache.txt ]] && command -v ninja >/dev/null; then
         generator=(-G Ninja)
     fi
-    quietly cmake -S . -B build "${generator[@]}" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DGIDD_TESTS=OFF
+    quietly cmake -S . -B build "${generator[@]}" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DGIDD_TESTS=OFF \
+        "${cuda[@]}"
     quietly cmake --build build --parallel "$(core_count)" --target "${programs[@]}"
 }
 

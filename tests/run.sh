@@ -14,9 +14,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly build=build/test
 
 build_tests() {
-    local -a generator=()
+    local -a generator=() cuda
+    mapfile -t cuda < <(cuda_options)
     [[ -f "$build/CMakeCache.txt" ]] || generator=(-G Ninja)
-    cmake -S . -B "$build" "${generator[@]}" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DGIDD_TESTS=ON >"$build.configure.log" 2>&1 || {
+    cmake -S . -B "$build" "${generator[@]}" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DGIDD_TESTS=ON "${cuda[@]}" \
+        >"$build.configure.log" 2>&1 || {
         cat "$build.configure.log" >&2
         return 1
     }

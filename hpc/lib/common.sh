@@ -61,3 +61,12 @@ apt_get() {
     fi
     "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 "$@"
 }
+
+# What to say to CMake about CUDA: on a machine without a GPU compiling its kernels is time spent for nothing.
+cuda_options() {
+    if compgen -G '/dev/nvidia[0-9]*' >/dev/null; then
+        printf '%s\n' -DGIDD_CUDA=auto -DCMAKE_CUDA_ARCHITECTURES=native
+    else
+        printf '%s\n' -DGIDD_CUDA=OFF
+    fi
+}

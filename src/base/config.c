@@ -214,6 +214,10 @@ static void format_value(const gidd_config *config, const key_row *row, char *te
         break;
     case TYPE_REAL: { // the shortest of the decimal forms that reads back as the same number
         double number = *(const double *)value;
+        if (number == floor(number) && fabs(number) < 1e9) {
+            (void)snprintf(text, size, "%.0f", number);
+            break;
+        }
         for (int digits = 1; digits <= 17; digits++) {
             (void)snprintf(text, size, "%.*g", digits, number);
             if (strtod(text, NULL) == number) {
