@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Attention by plain multiply-adds: fp32 (no TF32), and bf16 with head sizes that attention_mma.cuh
- * does not have. Any even head size; correct before fast. A block owns FMA_ROWS rows of results, four
- * lanes a row, and meets tiles of FMA_ROWS rows of the other side. Tiles are fp32 in shared memory, one
- * float wider than a row, so that neighbouring rows fall into different banks.
+ * does not have. Any even head size; correct before fast. A block owns FMA_ROWS rows of results,
+ * four lanes a row, and meets tiles of FMA_ROWS rows of the other side. Tiles are fp32 in shared
+ * memory, one float wider than a row, so that neighbouring rows fall into different banks.
  */
 #ifndef GIDD_KERNELS_ATTENTION_FMA_CUH
 #define GIDD_KERNELS_ATTENTION_FMA_CUH
@@ -25,7 +25,8 @@ static inline size_t fma_tile_floats(int64_t d)
 static inline size_t fma_shared_bytes(int64_t d, int tiles, int matrices)
 {
     return (static_cast<size_t>(tiles) * fma_tile_floats(d) +
-            static_cast<size_t>(matrices) * FMA_ROWS * FMA_PITCH) * sizeof(float);
+            static_cast<size_t>(matrices) * FMA_ROWS * FMA_PITCH) *
+           sizeof(float);
 }
 
 static __device__ __forceinline__ bool is_visible(int query, int key, const attention_shape &s)
@@ -35,20 +36,20 @@ static __device__ __forceinline__ bool is_visible(int query, int key, const atte
 
 /* Rows first.. of a head; rotated unless rope is NULL; rows behind T become 0. */
 template <typename E>
-static __device__ void load_tile(float *tile, const E *head, int64_t stride, int first,
+static __device__ void load_tile(float *tile, const E *head, int stride, int first,
                                  const float *rope, const attention_shape &s)
 {
     int half = s.d / 2, tasks = FMA_ROWS * half;
     for (int task = static_cast<int>(threadIdx.x); task < tasks; task += ATTENTION_THREADS) {
-        int   row = task / half, i = task % half, position = first + row;
+        int row = task / half, i = task % half, position = first + row;
         float a = 0.0f, b = 0.0f;
         if (position < s.T) {
             const E *source = head + position * stride;
             a = to_float(source[i]);
             b = to_float(source[i + half]);
             if (rope != nullptr) {
-                const float *turn = rope + static_cast<int64_t>(position) * s.d + 2 * i;
-                float        a0 = a;
+                const float *turn = rope + position * s.d + 2 * i;
+                float a0 = a;
                 a = fmaf(a0, turn[0], -b * turn[1]);
                 b = fmaf(b, turn[0], a0 * turn[1]);
             }
@@ -83,8 +84,8 @@ static __device__ __forceinline__ void add_rows(float (&own)[FMA_OWN], const flo
 }
 
 template <typename E>
-static __device__ __forceinline__ void store_row(E *row, const float (&own)[FMA_OWN], int lane, int d,
-                                                 float factor)
+static __device__ __forceinline__ void store_row(E *row, const float (&own)[FMA_OWN], int lane,
+                                                 int d, float factor)
 {
 #pragma unroll
     for (int i = 0; i < FMA_OWN; i++) {
@@ -94,12 +95,12 @@ static __device__ __forceinline__ void store_row(E *row, const float (&own)[FMA_
     }
 }
 
-/* Stores a gradient of a rotated row, turned back. `scratch`: this row's part of a tile that only its
- * four lanes still use. Every lane of the warp calls; `target` is NULL for rows behind T. */
+/* Stores a gradient of a rotated row, turned back. `scratch`: this row's part of a tile that only
+ * its four lanes still use. Every lane of the warp calls; `target` is NULL for rows behind T. */
 template <typename E>
 static __device__ __forceinline__ void store_turned_row(E *target, const float (&own)[FMA_OWN],
-                                                        float *scratch, const float *turns, int lane,
-                                                        const attention_shape &s)
+                                                        float *scratch, const float *turns,
+                                                        int lane, const attention_shape &s)
 {
     __syncwarp();
 #pragma unroll
@@ -117,19 +118,20 @@ static __device__ __forceinline__ void store_turned_row(E *target, const float (
 }
 
 template <typename E>
-static __global__ __launch_bounds__(ATTENTION_THREADS) void attention_fwd_fma(
-    E *out, float *lse, const E *qkv, const float *rope, attention_shape s)
+static __global__ void __launch_bounds__(ATTENTION_THREADS, 3)
+    attention_fwd_fma(E *out, float *lse, const E *qkv, const float *rope, attention_shape s)
 {
     GIDD_DYNAMIC_SHARED(float, q_tile);
-    int             pitch = s.d + 1;
-    float          *k_tile = q_tile + FMA_ROWS * pitch, *v_tile = k_tile + FMA_ROWS * pitch;
+    int pitch = s.d + 1;
+    float *k_tile = q_tile + FMA_ROWS * pitch, *v_tile = k_tile + FMA_ROWS * pitch;
     attention_place at = place_of_block(s);
-    const E        *q = qkv + at.packed, *k = q + at.width, *v = k + at.width;
-    int row = static_cast<int>(threadIdx.x) / FMA_LANES, lane = static_cast<int>(threadIdx.x) % FMA_LANES;
+    const E *q = qkv + at.packed, *k = q + at.width, *v = k + at.width;
+    int row = static_cast<int>(threadIdx.x) / FMA_LANES,
+        lane = static_cast<int>(threadIdx.x) % FMA_LANES;
     int first = at.block * FMA_ROWS, query = first + row;
     int keys = s.causal ? min(s.T, first + FMA_ROWS) : s.T;
     float *weights = v_tile + FMA_ROWS * pitch + row * FMA_PITCH;
-    float  largest = -INFINITY, sum = 0.0f, own[FMA_OWN] = {};
+    float largest = -INFINITY, sum = 0.0f, own[FMA_OWN] = {};
     load_tile(q_tile, q, 3 * at.width, first, rope, s);
     for (int key = 0; key < keys; key += FMA_ROWS) {
         __syncthreads(); // nobody reads the tiles before
@@ -170,17 +172,18 @@ static __global__ __launch_bounds__(ATTENTION_THREADS) void attention_fwd_fma(
 }
 
 template <typename E>
-static __global__ __launch_bounds__(ATTENTION_THREADS) void attention_dq_fma(
-    E *dqkv, float *delta, const E *dout, const E *out, const float *lse, const E *qkv,
-    const float *rope, attention_shape s)
+static __global__ void __launch_bounds__(ATTENTION_THREADS, 3)
+    attention_dq_fma(E *dqkv, float *delta, const E *dout, const E *out, const float *lse,
+                     const E *qkv, const float *rope, attention_shape s)
 {
     GIDD_DYNAMIC_SHARED(float, q_tile);
-    int             pitch = s.d + 1;
-    float          *dout_tile = q_tile + FMA_ROWS * pitch, *k_tile = dout_tile + FMA_ROWS * pitch;
-    float          *v_tile = k_tile + FMA_ROWS * pitch;
+    int pitch = s.d + 1;
+    float *dout_tile = q_tile + FMA_ROWS * pitch, *k_tile = dout_tile + FMA_ROWS * pitch;
+    float *v_tile = k_tile + FMA_ROWS * pitch;
     attention_place at = place_of_block(s);
-    const E        *q = qkv + at.packed, *k = q + at.width, *v = k + at.width;
-    int row = static_cast<int>(threadIdx.x) / FMA_LANES, lane = static_cast<int>(threadIdx.x) % FMA_LANES;
+    const E *q = qkv + at.packed, *k = q + at.width, *v = k + at.width;
+    int row = static_cast<int>(threadIdx.x) / FMA_LANES,
+        lane = static_cast<int>(threadIdx.x) % FMA_LANES;
     int first = at.block * FMA_ROWS, query = first + row, near = min(query, s.T - 1);
     int keys = s.causal ? min(s.T, first + FMA_ROWS) : s.T;
     float *weights = v_tile + FMA_ROWS * pitch + row * FMA_PITCH;
@@ -189,8 +192,8 @@ static __global__ __launch_bounds__(ATTENTION_THREADS) void attention_dq_fma(
     __syncthreads();
     float own_lse = lse[at.head * s.T + near], own_delta = 0.0f, own[FMA_OWN] = {};
     for (int i = lane; i < s.d; i += FMA_LANES) {
-        own_delta = fmaf(dout_tile[row * pitch + i],
-                         to_float(out[at.plain + near * at.width + i]), own_delta);
+        own_delta = fmaf(dout_tile[row * pitch + i], to_float(out[at.plain + near * at.width + i]),
+                         own_delta);
     }
     own_delta = quad_sum(own_delta);
     if (lane == 0 && query < s.T) {
@@ -214,31 +217,33 @@ static __global__ __launch_bounds__(ATTENTION_THREADS) void attention_dq_fma(
         add_rows(own, weights, k_tile, lane, s.d);
     }
     E *target = query < s.T ? dqkv + at.packed + query * 3 * at.width : nullptr;
-    store_turned_row(target, own, q_tile + row * pitch, rope + static_cast<int64_t>(near) * s.d, lane, s);
+    store_turned_row(target, own, q_tile + row * pitch, rope + near * s.d, lane, s);
 }
 
 template <typename E>
-static __global__ __launch_bounds__(ATTENTION_THREADS) void attention_dkv_fma(
-    E *dqkv, const float *delta, const E *dout, const float *lse, const E *qkv, const float *rope,
-    attention_shape s)
+static __global__ void __launch_bounds__(ATTENTION_THREADS, 3)
+    attention_dkv_fma(E *dqkv, const float *delta, const E *dout, const float *lse, const E *qkv,
+                      const float *rope, attention_shape s)
 {
     GIDD_DYNAMIC_SHARED(float, k_tile);
-    int             pitch = s.d + 1;
-    float          *v_tile = k_tile + FMA_ROWS * pitch, *q_tile = v_tile + FMA_ROWS * pitch;
-    float          *dout_tile = q_tile + FMA_ROWS * pitch;
+    int pitch = s.d + 1;
+    float *v_tile = k_tile + FMA_ROWS * pitch, *q_tile = v_tile + FMA_ROWS * pitch;
+    float *dout_tile = q_tile + FMA_ROWS * pitch;
     attention_place at = place_of_block(s);
-    const E        *q = qkv + at.packed, *k = q + at.width, *v = k + at.width;
-    int row = static_cast<int>(threadIdx.x) / FMA_LANES, lane = static_cast<int>(threadIdx.x) % FMA_LANES;
-    int    first = at.block * FMA_ROWS, key = first + row, near = min(key, s.T - 1);
+    const E *q = qkv + at.packed, *k = q + at.width, *v = k + at.width;
+    int row = static_cast<int>(threadIdx.x) / FMA_LANES,
+        lane = static_cast<int>(threadIdx.x) % FMA_LANES;
+    int first = at.block * FMA_ROWS, key = first + row, near = min(key, s.T - 1);
     float *p_row = dout_tile + FMA_ROWS * pitch + row * FMA_PITCH;
     float *ds_row = p_row + FMA_ROWS * FMA_PITCH;
-    float  dk[FMA_OWN] = {}, dv[FMA_OWN] = {};
+    float dk[FMA_OWN] = {}, dv[FMA_OWN] = {};
     load_tile(k_tile, k, 3 * at.width, first, rope, s);
     load_tile(v_tile, v, 3 * at.width, first, static_cast<const float *>(nullptr), s);
     for (int query = s.causal ? first : 0; query < s.T; query += FMA_ROWS) {
         __syncthreads(); // nobody reads the tiles before
         load_tile(q_tile, q, 3 * at.width, query, rope, s);
-        load_tile(dout_tile, dout + at.plain, at.width, query, static_cast<const float *>(nullptr), s);
+        load_tile(dout_tile, dout + at.plain, at.width, query, static_cast<const float *>(nullptr),
+                  s);
         __syncthreads();
         for (int other = lane; other < FMA_ROWS; other += FMA_LANES) {
             float p = 0.0f, ds = 0.0f;
@@ -256,7 +261,7 @@ static __global__ __launch_bounds__(ATTENTION_THREADS) void attention_dkv_fma(
         add_rows(dk, ds_row, q_tile, lane, s.d);
     }
     E *target = key < s.T ? dqkv + at.packed + at.width + key * 3 * at.width : nullptr;
-    store_turned_row(target, dk, k_tile + row * pitch, rope + static_cast<int64_t>(near) * s.d, lane, s);
+    store_turned_row(target, dk, k_tile + row * pitch, rope + near * s.d, lane, s);
     if (key < s.T) {
         store_row(target + at.width, dv, lane, s.d, 1.0f);
     }

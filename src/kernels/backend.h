@@ -24,6 +24,10 @@ typedef struct gidd_backend {
     void (*alloc)(gidd_device *device, size_t bytes, void **memory_p);
     void (*free)(gidd_device *device, void *memory);
 
+    /* Host memory from which copies are fast (pinned); NULL where any memory serves. */
+    void (*host_alloc)(gidd_device *device, size_t bytes, void **memory_p);
+    void (*host_free)(gidd_device *device, void *memory);
+
     gidd_status (*copy_in)(gidd_device *device, void *target, const void *host, size_t bytes);
     gidd_status (*copy_out)(gidd_device *device, void *host, const void *source, size_t bytes);
     gidd_status (*zero)(gidd_device *device, void *target, size_t bytes);

@@ -112,6 +112,28 @@ void gidd_device_free(gidd_device *device, void *memory, size_t bytes)
     }
 }
 
+gidd_status gidd_device_host_alloc(gidd_device *device, size_t bytes, const char *what,
+                                   void **memory_p)
+{
+    void *memory = NULL;
+    void (*alloc)(gidd_device *, size_t, void **) = device->backend->host_alloc;
+    (alloc != NULL ? alloc : gidd_host_alloc)(device, bytes > 0 ? bytes : 1, &memory);
+    if (memory == NULL) {
+        return gidd_fail(GIDD_ERR_NOMEM, "%s: no %zu bytes of host memory for %s", what, bytes,
+                         device->backend->name);
+    }
+    *memory_p = memory;
+    return GIDD_OK;
+}
+
+void gidd_device_host_free(gidd_device *device, void *memory)
+{
+    void (*release)(gidd_device *, void *) = device->backend->host_free;
+    if (memory != NULL) {
+        (release != NULL ? release : gidd_host_free)(device, memory);
+    }
+}
+
 gidd_status gidd_device_copy_in(gidd_device *device, void *target, const void *host, size_t bytes)
 {
     return device->backend->copy_in(device, target, host, bytes);

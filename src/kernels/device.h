@@ -61,6 +61,14 @@ gidd_status gidd_device_copy_in(gidd_device *device, void *target, const void *h
 gidd_status gidd_device_copy_out(gidd_device *device, void *host, const void *source, size_t bytes);
 gidd_status gidd_device_zero(gidd_device *device, void *target, size_t bytes);
 
+/* Host memory for copies to and from the device: pinned on cuda, ordinary elsewhere; 256-byte aligned,
+ * not initialised, not counted. A copy_in from it may return before the bytes are read: they stay
+ * untouched until the device has been synchronised behind it. (From other memory copy_in returns when
+ * the source may be reused.) GIDD_ERR_NOMEM names `what`. Local. */
+gidd_status gidd_device_host_alloc(gidd_device *device, size_t bytes, const char *what,
+                                   void **memory_p);
+void        gidd_device_host_free(gidd_device *device, void *memory);
+
 /* Waits until all work issued so far is done. Local. */
 gidd_status gidd_device_synchronize(gidd_device *device);
 

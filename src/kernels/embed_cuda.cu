@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Token embedding. Backward sums the rows of an id in the order of the CPU: within chunks of at most
- * 64, then chunk by chunk. One block has one chunk: those that are not the first of their id leave
- * their sums in the workspace, then the first of each id adds them up. (The mask's id alone may have
- * hundreds of chunks: one block for all its rows would be the whole time.)
+ * Token embedding. Backward sums the rows of an id in the order of the CPU: within chunks of at
+ * most 64, then chunk by chunk. One block has one chunk: those that are not the first of their id
+ * leave their sums in the workspace, then the first of each id adds them up. (The mask's id alone
+ * may have hundreds of chunks: one block for all its rows would be the whole time.)
  */
 #include "kernels/launch.cuh"
 
@@ -49,7 +49,7 @@ GIDD_LAUNCHER(embed_fwd)(gidd_device *device, const gidd_embed_fwd_args *args)
         return GIDD_OK;
     }
     size_t row_bytes = static_cast<size_t>(args->cols) * gidd_dtype_bytes(device->dtype);
-    bool   by_16 = row_bytes % 16 == 0 && is_aligned(args->out, 16) && is_aligned(args->table, 16);
+    bool by_16 = row_bytes % 16 == 0 && is_aligned(args->out, 16) && is_aligned(args->table, 16);
     if (by_16) {
         return gather<uint4>(device, args, row_bytes);
     }
@@ -95,7 +95,7 @@ static __device__ __forceinline__ void chunk_sum(float (&sum)[SUM_COLUMNS],
     }
 #pragma unroll 8
     for (int i = 0; i < chunk->count; i++) {
-        float   row[SUM_COLUMNS];
+        float row[SUM_COLUMNS];
         int64_t position = args.sorted[chunk->first + i];
         load_columns(row, dout + position * args.cols, column, args.cols);
 #pragma unroll
@@ -115,7 +115,7 @@ static __global__ void __launch_bounds__(SUM_THREADS)
     later_chunks_kernel(gidd_embed_bwd_args args, float *sums, int64_t slots)
 {
     const gidd_embed_chunk *chunk = &args.chunks[blockIdx.x];
-    int64_t                 column = first_column();
+    int64_t column = first_column();
     if (chunk->head || slot_of(chunk) >= slots || column >= args.cols) {
         return;
     }
@@ -135,8 +135,8 @@ static __device__ __forceinline__ int64_t count_later_chunks(const gidd_embed_bw
                                                              int64_t head)
 {
     for (int64_t first = head + 1;; first += WARP) {
-        int64_t  i = first + lane_number();
-        bool     is_other = i >= args.chunk_count || args.chunks[i].head;
+        int64_t i = first + lane_number();
+        bool is_other = i >= args.chunk_count || args.chunks[i].head;
         unsigned others = __ballot_sync(0xffffffffu, is_other);
         if (others != 0) {
             return first - (head + 1) + __ffs(static_cast<int>(others)) - 1;
@@ -149,7 +149,7 @@ static __global__ void __launch_bounds__(SUM_THREADS)
     first_chunks_kernel(gidd_embed_bwd_args args, const float *sums, int64_t slots)
 {
     const gidd_embed_chunk *chunk = &args.chunks[blockIdx.x];
-    int64_t                 column = first_column();
+    int64_t column = first_column();
     if (!chunk->head) {
         return;
     }
@@ -191,7 +191,7 @@ static gidd_status sum_chunks(gidd_device *device, const gidd_embed_bwd_args *ar
 {
     dim3 grid(static_cast<unsigned>(args->chunk_count),
               blocks_for(args->cols, SUM_THREADS * SUM_COLUMNS));
-    size_t  row_bytes = static_cast<size_t>(args->cols) * sizeof(float);
+    size_t row_bytes = static_cast<size_t>(args->cols) * sizeof(float);
     int64_t slots = static_cast<int64_t>(device->workspace_bytes / row_bytes);
     GIDD_TRY(launch(device, "embed_bwd", later_chunks_kernel<E>, grid, SUM_THREADS, 0, *args,
                     device->workspace, slots));
@@ -208,9 +208,9 @@ GIDD_LAUNCHER(embed_bwd)(gidd_device *device, const gidd_embed_bwd_args *args)
                          static_cast<long long>(args->cols));
     }
     if (!args->accumulate) {
-        GIDD_TRY(gidd_device_zero(device, args->dtable,
-                                  static_cast<size_t>(args->table_rows * args->cols) *
-                                      sizeof(float)));
+        GIDD_TRY(
+            gidd_device_zero(device, args->dtable,
+                             static_cast<size_t>(args->table_rows * args->cols) * sizeof(float)));
     }
     if (args->chunk_count == 0) {
         return GIDD_OK;

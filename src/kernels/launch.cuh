@@ -28,7 +28,8 @@
  * gidd_embed_fwd_args *args) { ... } */
 #define GIDD_LAUNCHER(slot) extern "C" gidd_status GIDD_DEVICE_NAME(slot)
 
-/* Defines an operation's workspace: GIDD_WORKSPACE(embed)(const gidd_device_limits *limits) {...} */
+/* Defines an operation's workspace: GIDD_WORKSPACE(embed)(const gidd_device_limits *limits) {...}
+ */
 #define GIDD_WORKSPACE(operation) extern "C" size_t GIDD_DEVICE_NAME(operation##_workspace)
 
 static inline const gidd_launch_target *launch_target(const gidd_device *device)
@@ -36,10 +37,10 @@ static inline const gidd_launch_target *launch_target(const gidd_device *device)
     return GIDD_DEVICE_NAME(launch_target)(device);
 }
 
-/* Enqueues kernel(args...) on the device's stream: launch(device, "embed_fwd", kernel<E>, grid, block,
- * bytes of dynamic shared memory, args...). GIDD_ERR_DEVICE with CUDA's words, which may speak of an
- * earlier launch. Arguments are converted to the kernel's types. Blocks: multiples of 32 threads;
- * grids: not empty. */
+/* Enqueues kernel(args...) on the device's stream: launch(device, "embed_fwd", kernel<E>, grid,
+ * block, bytes of dynamic shared memory, args...). GIDD_ERR_DEVICE with CUDA's words, which may
+ * speak of an earlier launch. Arguments are converted to the kernel's types. Blocks: multiples of
+ * 32 threads; grids: not empty. */
 #ifdef __CUDACC__
 template <typename... Parameters, typename... Arguments>
 static inline gidd_status launch(gidd_device *device, const char *slot,
@@ -69,8 +70,7 @@ template <typename... Parameters> struct emu_call {
     std::tuple<Parameters...> arguments;
     static void run(void *call)
     {
-        std::apply(static_cast<emu_call *>(call)->kernel,
-                   static_cast<emu_call *>(call)->arguments);
+        std::apply(static_cast<emu_call *>(call)->kernel, static_cast<emu_call *>(call)->arguments);
     }
 };
 
@@ -143,7 +143,7 @@ template <typename E> static __device__ __forceinline__ float round_to(float v)
 static __device__ __forceinline__ uint32_t pack_bf16(float first, float second)
 {
     __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
-    uint32_t       bits;
+    uint32_t bits;
     memcpy(&bits, &pair, sizeof bits);
     return bits;
 }
@@ -162,7 +162,7 @@ static __device__ __forceinline__ void load8(float (&v)[8], const float *p)
 }
 static __device__ __forceinline__ void load8(float (&v)[8], const bf16 *p)
 {
-    uint4    raw = *reinterpret_cast<const uint4 *>(p);
+    uint4 raw = *reinterpret_cast<const uint4 *>(p);
     uint32_t pairs[4] = {raw.x, raw.y, raw.z, raw.w};
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -227,10 +227,9 @@ template <typename T> static __device__ __forceinline__ T warp_max(T v)
     return v;
 }
 
-/* Of a one-dimensional block of WARPS warps; every thread gets the same bits. `scratch`: WARPS values
- * in shared memory, of this call alone until the next barrier of the block. */
-template <int WARPS, typename T>
-static __device__ __forceinline__ T block_sum(T v, T *scratch)
+/* Of a one-dimensional block of WARPS warps; every thread gets the same bits. `scratch`: WARPS
+ * values in shared memory, of this call alone until the next barrier of the block. */
+template <int WARPS, typename T> static __device__ __forceinline__ T block_sum(T v, T *scratch)
 {
     v = warp_sum(v);
     if (lane_number() == 0) {
@@ -244,8 +243,7 @@ static __device__ __forceinline__ T block_sum(T v, T *scratch)
     }
     return total;
 }
-template <int WARPS, typename T>
-static __device__ __forceinline__ T block_max(T v, T *scratch)
+template <int WARPS, typename T> static __device__ __forceinline__ T block_max(T v, T *scratch)
 {
     v = warp_max(v);
     if (lane_number() == 0) {

@@ -8,17 +8,17 @@
  *
  * A piece belongs to the same thread in every sweep, so what is kept needs no barrier, and the
  * order of every sum is fixed by the row's length alone. Pieces that do not fit on chip are read
- * again from memory, with bitwise the same results: a share f of the row kept on chip costs 1 + 2
- * (1 - f) reads. bf16 rows of 50304 columns fit sm_80 and later, fp32 rows sm_90 and later.
+ * again from memory, with bitwise the same results; a share f of the row on chip makes 3 - 2f reads
+ * (MDLM 2 - f). Of 50304 columns bf16 rows fit sm_80 and later, fp32 rows sm_90 and later.
  *
  * The special-function unit would be the limit (16 results a clock against 128 products), so r_j is
  * scaled by a power of two that centres its range, and one logarithm and one reciprocal then serve
  * the product of four columns: 3 exponentials + 1/4 logarithm + 2/4 reciprocals = 3.75 operations a
- * logit in TRAIN, 2.5 in EVALUATE; MDLM 2 and 1. Exponentials are taken again in each sweep: keeping
- * them would take two times the room of a bf16 row.
+ * logit in TRAIN, 2.5 in EVALUATE; MDLM 2 and 1. Exponentials are taken again in each sweep:
+ * keeping them would take two times the room of a bf16 row.
  *
- * As on the CPU the sweeps treat every column alike in fp32; the columns of x, z and the mask are put
- * right in double, one by each of the first three threads.
+ * As on the CPU the sweeps treat every column alike in fp32; the columns of x, z and the mask are
+ * put right in double, one by each of the first three threads.
  */
 #include "kernels/fast_math_cuda.cuh"
 
@@ -27,14 +27,15 @@
 enum {
     THREADS = 512,
     WARPS = THREADS / WARP,
-    AHEAD = 4,           // pieces that a thread asks for before it uses the first
-    GROUP = 4,           // columns that share a logarithm and a reciprocal
+    AHEAD = 4, // pieces that a thread asks for before it uses the first
+    GROUP = 4, // columns that share a logarithm and a reciprocal
     PIECE_BYTES = 16,
     STATIC_SHARED = 768, // at most, next to the row
     BLOCK_RESERVE = 1024 // shared memory that CUDA takes for itself with each block
 };
 
-constexpr float  log2_e = 1.44269504f; // e_j = 2^(l_j log2_e - top): sweeps and special columns agree
+// e_j = 2^(l_j log2_e - top); the special columns use this float too, so that they agree.
+constexpr float log2_e = 1.44269504f;
 constexpr double ln2 = 0.69314718055994530942;
 constexpr double log_floor = -1e6; // SPEC section 5, step 2
 
@@ -42,20 +43,23 @@ constexpr double log_floor = -1e6; // SPEC section 5, step 2
 
 template <typename E> constexpr int piece_columns = PIECE_BYTES / static_cast<int>(sizeof(E));
 
-template <typename E> struct row_view {
-    E     *logits;
+enum access_kind {
+    BY_PIECE,  // rows begin at 16 bytes and end with a piece: every row of a real model
+    BY_ELEMENT // any other row
+};
+
+template <typename E, access_kind ACCESS> struct row_view {
+    E *logits;
     uint4 *chip; // shared memory: pieces 0..kept-1
-    int    columns, mask;
-    int    pieces, kept;
-    bool   vectors; // logits begin at 16 bytes and end with a piece
+    int columns, pieces, kept;
+    int mask_piece, mask_in_piece;
 };
 
 // The mask column becomes -inf: it can neither be the largest nor weigh anything.
-template <typename E>
-static __device__ __forceinline__ uint4 without_column(uint4 raw, int column)
+template <typename E> static __device__ __forceinline__ uint4 without_column(uint4 raw, int column)
 {
     constexpr int N = piece_columns<E>;
-    E             v[N];
+    E v[N];
     memcpy(v, &raw, sizeof raw);
 #pragma unroll
     for (int i = 0; i < N; i++) {
@@ -65,34 +69,27 @@ static __device__ __forceinline__ uint4 without_column(uint4 raw, int column)
     return raw;
 }
 
-template <typename E>
-static __device__ __noinline__ uint4 gather_piece(const E *logits, int first, int columns)
+template <typename E, access_kind ACCESS>
+static __device__ __forceinline__ uint4 fetch_piece(const row_view<E, ACCESS> &row, int piece)
 {
     constexpr int N = piece_columns<E>;
-    E             v[N];
-    uint4         raw;
+    uint4 raw;
+    if (ACCESS == BY_PIECE) {
+        raw = reinterpret_cast<const uint4 *>(row.logits)[piece];
+    } else {
+        E v[N];
 #pragma unroll
-    for (int i = 0; i < N; i++) {
-        v[i] = first + i < columns ? logits[first + i] : from_float<E>(-INFINITY);
+        for (int i = 0; i < N; i++) {
+            int column = piece * N + i;
+            v[i] = column < row.columns ? row.logits[column] : from_float<E>(-INFINITY);
+        }
+        memcpy(&raw, v, sizeof raw);
     }
-    memcpy(&raw, v, sizeof raw);
-    return raw;
+    return piece == row.mask_piece ? without_column<E>(raw, row.mask_in_piece) : raw;
 }
 
-template <typename E>
-static __device__ __forceinline__ uint4 fetch_piece(const row_view<E> &row, int piece)
-{
-    int   first = piece * piece_columns<E>;
-    uint4 raw = row.vectors ? reinterpret_cast<const uint4 *>(row.logits)[piece]
-                            : gather_piece(row.logits, first, row.columns);
-    if (row.mask >= first && row.mask < first + piece_columns<E>) {
-        raw = without_column<E>(raw, row.mask - first);
-    }
-    return raw;
-}
-
-template <typename E>
-static __device__ __forceinline__ uint4 piece_again(const row_view<E> &row, int piece)
+template <typename E, access_kind ACCESS>
+static __device__ __forceinline__ uint4 piece_again(const row_view<E, ACCESS> &row, int piece)
 {
     return piece < row.kept ? row.chip[piece] : fetch_piece(row, piece);
 }
@@ -126,27 +123,22 @@ static __device__ __forceinline__ uint4 pack(const float (&v)[8])
                       pack_bf16(v[6], v[7]));
 }
 
-template <typename E>
-static __device__ __noinline__ void scatter_piece(E *logits, int first, int columns, uint4 raw)
+template <typename E, access_kind ACCESS>
+static __device__ __forceinline__ void store_piece(const row_view<E, ACCESS> &row, int piece,
+                                                   uint4 raw)
 {
     constexpr int N = piece_columns<E>;
-    E             v[N];
-    memcpy(v, &raw, sizeof raw);
-#pragma unroll
-    for (int i = 0; i < N; i++) {
-        if (first + i < columns) {
-            logits[first + i] = v[i];
-        }
-    }
-}
-
-template <typename E>
-static __device__ __forceinline__ void store_piece(const row_view<E> &row, int piece, uint4 raw)
-{
-    if (row.vectors) {
+    if (ACCESS == BY_PIECE) {
         reinterpret_cast<uint4 *>(row.logits)[piece] = raw;
     } else {
-        scatter_piece(row.logits, piece * piece_columns<E>, row.columns, raw);
+        E v[N];
+        memcpy(v, &raw, sizeof raw);
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            if (piece * N + i < row.columns) {
+                row.logits[piece * N + i] = v[i];
+            }
+        }
     }
 }
 
@@ -168,11 +160,10 @@ static __device__ __forceinline__ void exponentials(float (&e)[N], uint4 raw, fl
 }
 
 // A thread's own softmax goes on with a piece; its sum is scaled anew when a larger logit comes.
-template <typename E>
-static __device__ __forceinline__ void add_piece(softmax *own, uint4 raw)
+template <typename E> static __device__ __forceinline__ void add_piece(softmax *own, uint4 raw)
 {
     constexpr int N = piece_columns<E>;
-    float         v[N];
+    float v[N];
     unpack(v, raw);
     float largest = v[0];
 #pragma unroll
@@ -195,19 +186,16 @@ static __device__ __forceinline__ void add_piece(softmax *own, uint4 raw)
     own->total += v[0];
 }
 
-template <typename E>
-static __device__ __forceinline__ softmax read_row(const row_view<E> &row, float *tops,
+template <typename E, access_kind ACCESS>
+static __device__ __forceinline__ softmax read_row(const row_view<E, ACCESS> &row, float *tops,
                                                    float *totals)
 {
     softmax own = {-FLT_MAX, 0.0f}; // not -inf, which less itself is NaN
     for (int first = static_cast<int>(threadIdx.x); first < row.pieces; first += AHEAD * THREADS) {
-        uint4 raw[AHEAD] = {};
+        uint4 raw[AHEAD];
 #pragma unroll
-        for (int a = 0; a < AHEAD; a++) {
-            int piece = first + a * THREADS;
-            if (piece < row.pieces) {
-                raw[a] = fetch_piece(row, piece);
-            }
+        for (int a = 0; a < AHEAD; a++) { // behind the row's end: the last piece, not used
+            raw[a] = fetch_piece(row, min(first + a * THREADS, row.pieces - 1));
         }
 #pragma unroll
         for (int a = 0; a < AHEAD; a++) {
@@ -228,22 +216,22 @@ static __device__ __forceinline__ softmax read_row(const row_view<E> &row, float
 
 // ---- sweep 2: statistics -----------------------------------------------------------------------
 
-/* r_j = alpha xhat_j + beta of an ordinary column, times `scale`. Its range, [beta, 1], is centred so
- * that a product of GROUP of them neither overflows nor underflows; `narrow` says that beta is too
- * small for that (or 0), and every column goes alone, unscaled. */
+/* r_j = alpha xhat_j + beta of an ordinary column, times `scale`. Its range, [beta, 1], is centred
+ * so that a product of GROUP of them neither overflows nor underflows; `narrow` says that beta is
+ * too small for that (or 0), and every column goes alone, unscaled. */
 struct ordinary {
     float factor; // scale alpha / Z
     float beta;   // scale beta
-    int   scale_log2;
-    bool  narrow;
-    int   columns; // V: the columns behind have no beta
+    int scale_log2;
+    bool narrow;
+    int columns; // V: the columns behind have no beta
 };
 
 static __device__ __forceinline__ ordinary make_ordinary(float alpha, float beta, float total,
                                                          int columns)
 {
     ordinary made;
-    int      exponent = static_cast<int>(__float_as_uint(beta) >> 23) - 127;
+    int exponent = static_cast<int>(__float_as_uint(beta) >> 23) - 127;
     made.narrow = !(beta >= 0x1p-60f);
     made.scale_log2 = made.narrow || exponent > 0 ? 0 : -exponent / 2;
     float scale = __uint_as_float(static_cast<unsigned>(127 + made.scale_log2) << 23);
@@ -307,13 +295,13 @@ static __device__ __forceinline__ void add_statistics(statistics *sums, const fl
 }
 
 // Of every column below V as if it were ordinary; this thread's pieces.
-template <typename E>
-static __device__ __forceinline__ statistics own_statistics(const row_view<E> &row,
+template <typename E, access_kind ACCESS>
+static __device__ __forceinline__ statistics own_statistics(const row_view<E, ACCESS> &row,
                                                             const ordinary &all, float top)
 {
     constexpr int N = piece_columns<E>;
-    statistics    sums = {0.0f, 0.0f};
-    int           ordinary_pieces = (all.columns + N - 1) / N;
+    statistics sums = {0.0f, 0.0f};
+    int ordinary_pieces = (all.columns + N - 1) / N;
 #pragma unroll 2
     for (int piece = static_cast<int>(threadIdx.x); piece < ordinary_pieces; piece += THREADS) {
         float e[N], part[N], r[N];
@@ -333,13 +321,13 @@ struct special_column {
     double xhat, q, r, log_ratio, share; // log q - log r; alpha xhat / r
     double log_px;                       // log xhat, of the mask too
     double plain_log;                    // what the sweep over all columns added to the logs
-    int    column;
-    bool   counts; // false: the same column stands before it
+    int column;
+    bool counts; // false: the same column stands before it
 };
 
 struct row_constants {
     int32_t x, z, mask;
-    float   alpha, beta, beta_mask;
+    float alpha, beta, beta_mask;
 };
 
 static __device__ __forceinline__ double floored_log(double value)
@@ -354,12 +342,12 @@ static __device__ special_column make_special(int which, const row_constants &ro
     special_column made;
     made.column = which == AT_Z ? row.z : which == AT_X ? row.x : row.mask;
     made.counts = which == AT_Z || (made.column != row.z && (which == AT_X || row.mask != row.x));
-    bool   is_mask = made.column == row.mask;
+    bool is_mask = made.column == row.mask;
     double alpha = static_cast<double>(row.alpha), plain_beta = static_cast<double>(row.beta);
     double beta = is_mask ? static_cast<double>(row.beta_mask) : plain_beta;
     double total = static_cast<double>(soft.total);
-    double power = static_cast<double>(logit) * static_cast<double>(log2_e) -
-                   static_cast<double>(soft.top);
+    double power =
+        static_cast<double>(logit) * static_cast<double>(log2_e) - static_cast<double>(soft.top);
     made.xhat = is_mask ? 0.0 : exp2(power) / total;
     made.q = (made.column == row.x ? alpha : 0.0) + beta;
     made.r = alpha * made.xhat + beta;
@@ -380,9 +368,9 @@ static __device__ __forceinline__ double rho_of(const special_column &z)
 // ---- GIDD --------------------------------------------------------------------------------------
 
 struct gidd_shared {
-    float          tops[WARPS], totals[WARPS], log2_r[WARPS], share[WARPS];
+    float tops[WARPS], totals[WARPS], log2_r[WARPS], share[WARPS];
     special_column special[SPECIALS];
-    double         inner; // sum_k q_k alpha xhat_k / r_k - (1 - rho) alpha xhat_z / r_z
+    double inner; // sum_k q_k alpha xhat_k / r_k - (1 - rho) alpha xhat_z / r_z
 };
 static_assert(sizeof(gidd_shared) <= STATIC_SHARED, "or the largest rows would not fit any more");
 
@@ -398,20 +386,19 @@ static __device__ __forceinline__ int64_t position_of(const gidd_loss_args &args
     return args.row_list != nullptr ? args.row_list[r] : args.first_position + r;
 }
 
-template <typename E>
-static __device__ __forceinline__ row_view<E> view_of(const gidd_loss_args &args, int64_t r,
-                                                      uint4 *chip, int kept)
+template <typename E, access_kind ACCESS>
+static __device__ __forceinline__ row_view<E, ACCESS> view_of(const gidd_loss_args &args, int64_t r,
+                                                              uint4 *chip, int kept)
 {
     constexpr int N = piece_columns<E>;
-    row_view<E>   row;
+    row_view<E, ACCESS> row;
     row.logits = static_cast<E *>(args.logits) + r * args.Vr;
     row.chip = chip;
     row.columns = static_cast<int>(args.Vr);
-    row.mask = args.mask_id;
     row.pieces = (row.columns + N - 1) / N;
     row.kept = kept;
-    row.vectors = row.columns % N == 0 &&
-                  reinterpret_cast<uintptr_t>(args.logits) % PIECE_BYTES == 0;
+    row.mask_piece = args.mask_id / N;
+    row.mask_in_piece = args.mask_id % N;
     return row;
 }
 
@@ -442,7 +429,7 @@ static __device__ gidd_loss_row divergence(gidd_shared *shared, const row_consta
         inner += beta * share;
     }
     const special_column &z = shared->special[AT_Z], &x = shared->special[AT_X];
-    double                rho = rho_of(z);
+    double rho = rho_of(z);
     shared->inner = inner - (1.0 - rho) * z.share;
     gidd_loss_row terms;
     terms.kl = static_cast<float>(kl);
@@ -478,9 +465,10 @@ static __device__ __forceinline__ void quotients(float (&q)[N], const float (&pa
 
 /* Sweep 3. dlogit_j = xhat_j (dp_j - S), S = -g inner, dp_j = g alpha dr_j: for an ordinary column
  * g (xhat_j inner - beta alpha xhat_j / r_j); the second term is absent in columns V..Vr-1. */
-template <typename E>
-static __device__ __forceinline__ void write_gradient(const row_view<E> &row, const ordinary &all,
-                                                      float top, float along, float against)
+template <typename E, access_kind ACCESS>
+static __device__ __forceinline__ void write_gradient(const row_view<E, ACCESS> &row,
+                                                      const ordinary &all, float top, float along,
+                                                      float against)
 {
     constexpr int N = piece_columns<E>;
 #pragma unroll 2
@@ -505,26 +493,26 @@ static __device__ __forceinline__ float special_gradient(const gidd_shared *shar
         return at.column == row.mask ? 0.0f : static_cast<float>(g * at.xhat * shared->inner);
     }
     double slope = which == AT_Z ? at.q - (1.0 - rho_of(at)) : at.q;
-    return static_cast<float>(
-        g * at.xhat * (shared->inner - static_cast<double>(row.alpha) * slope / at.r));
+    return static_cast<float>(g * at.xhat *
+                              (shared->inner - static_cast<double>(row.alpha) * slope / at.r));
 }
 
-template <typename E>
+template <typename E, access_kind ACCESS>
 static __global__ void __launch_bounds__(THREADS, 2) loss_gidd_kernel(gidd_loss_args args, int kept)
 {
     GIDD_DYNAMIC_SHARED(uint4, chip);
     __shared__ gidd_shared shared;
-    int                  thread = static_cast<int>(threadIdx.x);
-    int64_t              r = blockIdx.x, position = position_of(args, r);
+    int thread = static_cast<int>(threadIdx.x);
+    int64_t r = blockIdx.x, position = position_of(args, r);
     const gidd_seq_coef *coef = &args.coef[position / args.T];
-    row_constants        row = {args.x[position], args.z[position], args.mask_id,
-                                coef->alpha,      coef->beta_other, coef->beta_mask};
-    row_view<E>          view = view_of<E>(args, r, chip, kept);
-    float                logit = 0.0f; // of a special column, before it is overwritten
+    row_constants row = {args.x[position], args.z[position], args.mask_id,
+                         coef->alpha,      coef->beta_other, coef->beta_mask};
+    row_view<E, ACCESS> view = view_of<E, ACCESS>(args, r, chip, kept);
+    float logit = 0.0f; // of a special column, before it is overwritten
     if (thread < SPECIALS) {
         logit = to_float(view.logits[thread == AT_Z ? row.z : thread == AT_X ? row.x : row.mask]);
     }
-    softmax  soft = read_row(view, shared.tops, shared.totals);
+    softmax soft = read_row(view, shared.tops, shared.totals);
     ordinary all = make_ordinary(row.alpha, row.beta, soft.total, static_cast<int>(args.V));
     if (thread < SPECIALS) {
         shared.special[thread] = make_special(thread, row, soft, logit);
@@ -556,9 +544,9 @@ static __global__ void __launch_bounds__(THREADS, 2) loss_gidd_kernel(gidd_loss_
 // ---- MDLM --------------------------------------------------------------------------------------
 
 // SPEC section 6: dlogit_j = g (xhat_j - [j = x]) at masked positions, else 0.
-template <typename E>
-static __device__ __forceinline__ void write_gradient_mdlm(const row_view<E> &row, float top,
-                                                           float factor)
+template <typename E, access_kind ACCESS>
+static __device__ __forceinline__ void write_gradient_mdlm(const row_view<E, ACCESS> &row,
+                                                           float top, float factor)
 {
     constexpr int N = piece_columns<E>;
 #pragma unroll 2
@@ -575,20 +563,20 @@ static __device__ __forceinline__ void write_gradient_mdlm(const row_view<E> &ro
     }
 }
 
-template <typename E>
+template <typename E, access_kind ACCESS>
 static __global__ void __launch_bounds__(THREADS, 2) loss_mdlm_kernel(gidd_loss_args args, int kept)
 {
     GIDD_DYNAMIC_SHARED(uint4, chip);
-    __shared__ float     tops[WARPS], totals[WARPS];
-    int                  thread = static_cast<int>(threadIdx.x);
-    int64_t              r = blockIdx.x, position = position_of(args, r);
+    __shared__ float tops[WARPS], totals[WARPS];
+    int thread = static_cast<int>(threadIdx.x);
+    int64_t r = blockIdx.x, position = position_of(args, r);
     const gidd_seq_coef *coef = &args.coef[position / args.T];
-    int32_t              x = args.x[position], z = args.z[position];
-    bool                 masked = z != x && z == args.mask_id;
-    row_view<E>          view = view_of<E>(args, r, chip, kept);
-    float                logit = to_float(view.logits[x]);
-    softmax              soft = read_row(view, tops, totals);
-    double               log_px = 0.0;
+    int32_t x = args.x[position], z = args.z[position];
+    bool masked = z != x && z == args.mask_id;
+    row_view<E, ACCESS> view = view_of<E, ACCESS>(args, r, chip, kept);
+    float logit = to_float(view.logits[x]);
+    softmax soft = read_row(view, tops, totals);
+    double log_px = 0.0;
     if (thread == 0) {
         double power = static_cast<double>(logit) * static_cast<double>(log2_e) -
                        static_cast<double>(soft.top);
@@ -620,13 +608,20 @@ static int pieces_kept(const gidd_device *device, int64_t pieces)
     return static_cast<int>(kept < 0 ? 0 : kept);
 }
 
+typedef void (*loss_kernel)(gidd_loss_args, int);
+
 template <typename E>
 static gidd_status run_rows(gidd_device *device, const gidd_loss_args *args, const char *slot,
-                            void (*kernel)(gidd_loss_args, int))
+                            loss_kernel by_piece, loss_kernel by_element)
 {
     constexpr int64_t N = piece_columns<E>;
-    int               kept = pieces_kept(device, (args->Vr + N - 1) / N);
-    return launch(device, slot, kernel, dim3(static_cast<unsigned>(args->rows)), dim3(THREADS),
+    bool whole = args->Vr % N == 0 && is_aligned(args->logits, PIECE_BYTES);
+    int kept = pieces_kept(device, (args->Vr + N - 1) / N);
+    if (args->rows == 0) {
+        return GIDD_OK;
+    }
+    return launch(device, slot, whole ? by_piece : by_element,
+                  dim3(static_cast<unsigned>(args->rows)), dim3(THREADS),
                   static_cast<size_t>(kept) * PIECE_BYTES, *args, kept);
 }
 
@@ -647,23 +642,21 @@ static gidd_status check_args(const gidd_loss_args *args, const char *slot)
 GIDD_LAUNCHER(loss_gidd)(gidd_device *device, const gidd_loss_args *args)
 {
     GIDD_TRY(check_args(args, "loss_gidd"));
-    if (args->rows == 0) {
-        return GIDD_OK;
-    }
     return device->dtype == GIDD_BF16
-               ? run_rows<bf16>(device, args, "loss_gidd", loss_gidd_kernel<bf16>)
-               : run_rows<float>(device, args, "loss_gidd", loss_gidd_kernel<float>);
+               ? run_rows<bf16>(device, args, "loss_gidd", loss_gidd_kernel<bf16, BY_PIECE>,
+                                loss_gidd_kernel<bf16, BY_ELEMENT>)
+               : run_rows<float>(device, args, "loss_gidd", loss_gidd_kernel<float, BY_PIECE>,
+                                 loss_gidd_kernel<float, BY_ELEMENT>);
 }
 
 GIDD_LAUNCHER(loss_mdlm)(gidd_device *device, const gidd_loss_args *args)
 {
     GIDD_TRY(check_args(args, "loss_mdlm"));
-    if (args->rows == 0) {
-        return GIDD_OK;
-    }
     return device->dtype == GIDD_BF16
-               ? run_rows<bf16>(device, args, "loss_mdlm", loss_mdlm_kernel<bf16>)
-               : run_rows<float>(device, args, "loss_mdlm", loss_mdlm_kernel<float>);
+               ? run_rows<bf16>(device, args, "loss_mdlm", loss_mdlm_kernel<bf16, BY_PIECE>,
+                                loss_mdlm_kernel<bf16, BY_ELEMENT>)
+               : run_rows<float>(device, args, "loss_mdlm", loss_mdlm_kernel<float, BY_PIECE>,
+                                 loss_mdlm_kernel<float, BY_ELEMENT>);
 }
 
 GIDD_WORKSPACE(loss)(const gidd_device_limits *limits)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A micro-batch's sums over positions, in double: one block, thread t adds positions t, t + 512, ...
+ * A micro-batch's sums over positions, in double: one block, thread t adds positions t, t + 512,
+ * ...
  */
 #include "kernels/launch.cuh"
 
@@ -19,11 +20,12 @@ static __device__ __forceinline__ void add_position(gidd_loss_sums &sums,
                                                     const gidd_seq_coef &coef, int64_t p)
 {
     int32_t x = args.x[p], z = args.z[p];
-    bool    kept = z == x, masked = !kept && z == args.mask_id; // z = x wins over z = mask
-    double  a = args.attention_mask[p] != 0 ? 1.0 : 0.0;
-    double  w = static_cast<double>(kept ? coef.w_keep : masked ? coef.w_mask : coef.w_other);
-    double  omega =
-        static_cast<double>(kept ? coef.omega_keep : masked ? coef.omega_mask : coef.omega_other);
+    bool kept = z == x, masked = !kept && z == args.mask_id; // z = x wins over z = mask
+    double a = args.attention_mask[p] != 0 ? 1.0 : 0.0;
+    double w = static_cast<double>(kept ? coef.w_keep : masked ? coef.w_mask : coef.w_other);
+    double omega = static_cast<double>(kept     ? coef.omega_keep
+                                       : masked ? coef.omega_mask
+                                                : coef.omega_other);
     sums.positions += 1.0;
     sums.tokens += a;
     sums.w += w * a;
@@ -32,7 +34,7 @@ static __device__ __forceinline__ void add_position(gidd_loss_sums &sums,
         return;
     }
     gidd_loss_row row = args.terms[p];
-    double        kl = static_cast<double>(row.kl), is = static_cast<double>(row.is);
+    double kl = static_cast<double>(row.kl), is = static_cast<double>(row.is);
     sums.loss += w * (kl + is);
     sums.elbo += omega * (kl + is) * a;
     sums.w_kl += w * kl * a;
@@ -58,9 +60,9 @@ static __device__ __forceinline__ void add_field(double *target, double value, d
 static __global__ void __launch_bounds__(THREADS) sums_kernel(gidd_loss_sums_args args)
 {
     __shared__ double scratch[WARPS];
-    gidd_loss_sums    own = {0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0};
-    gidd_loss_sums   *sums = args.sums;
-    double            none = static_cast<double>(INFINITY);
+    gidd_loss_sums own = {0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0};
+    gidd_loss_sums *sums = args.sums;
+    double none = static_cast<double>(INFINITY);
     own.min_log_px = none;
     for (int64_t p = threadIdx.x; p < args.B * args.T; p += THREADS) {
         const gidd_seq_coef &coef = args.coef[p / args.T];

@@ -9,12 +9,12 @@
  *     b[0] = B[2t..][g]    b[1] = B[2t+8..][g]
  *     d[0], d[1] = D[g][2t..]                     d[2], d[3] = D[g+8][2t..]
  *
- *   ldmatrix_x4: four 8x8 matrices of bf16 from shared memory; lane l names row l % 8 of matrix l / 8
- *   (16 bytes, 16-byte aligned). r[i] = M_i[g][2t..].   _trans: r[i] = (M_i[2t][g], M_i[2t+1][g]).
+ *   ldmatrix_x4: four 8x8 matrices of bf16 from shared memory; lane l names row l % 8 of matrix l /
+ * 8 (16 bytes, 16-byte aligned). r[i] = M_i[g][2t..].   _trans: r[i] = (M_i[2t][g], M_i[2t+1][g]).
  *     A, row-major in shared memory: x4 with lane l at A[l % 16][8 (l / 16)] gives a[0..3].
- *     B, stored [n][k] (k contiguous): x4 with lane l at [n = l % 8 + 8 (l / 16)][k = 8 (l / 8 % 2)]
- *       gives b of columns 0-7 in r[0], r[1] and of columns 8-15 in r[2], r[3].
- *     B, stored [k][n] (n contiguous): x4_trans with lane l at [k = l % 16][n = 8 (l / 16)], likewise.
+ *     B, stored [n][k] (k contiguous): x4 with lane l at [n = l % 8 + 8 (l / 16)][k = 8 (l / 8 %
+ * 2)] gives b of columns 0-7 in r[0], r[1] and of columns 8-15 in r[2], r[3]. B, stored [k][n] (n
+ * contiguous): x4_trans with lane l at [k = l % 16][n = 8 (l / 16)], likewise.
  */
 #ifndef GIDD_KERNELS_MMA_CUH
 #define GIDD_KERNELS_MMA_CUH

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Residual + gate + LayerNorm + modulation, one pass each way. A row lies in the registers of its
- * warps: PACKS times eight neighbouring columns a lane. Narrow rows have one warp each and no barrier;
- * wider ones (GROUP > 1) all warps of the block.
+ * warps: PACKS times eight neighbouring columns a lane. Narrow rows have one warp each and no
+ * barrier; wider ones (GROUP > 1) all warps of the block.
  *
- * Backward: a block has CHUNK_ROWS rows of one sequence and keeps their column sums in registers; its
- * warps' sums are added in order and form one partial. A second kernel adds partials in order.
+ * Backward: a block has CHUNK_ROWS rows of one sequence and keeps their column sums in registers;
+ * its warps' sums are added in order and form one partial. A second kernel adds partials in order.
  */
 #include "kernels/launch.cuh"
 
 enum {
-    PACK = 8,         // elements of one access
+    PACK = 8, // elements of one access
     BLOCK_WARPS = 4,
     CHUNK_ROWS = 32,  // rows of one sequence behind one partial
     PARTIALS = 3,     // sums of du, of du * xhat, of g * y
@@ -33,8 +33,8 @@ template <int GROUP> static __device__ __forceinline__ int pack_column(int p)
     return ((p * GROUP + warp_of_group<GROUP>()) * WARP + lane_number()) * PACK;
 }
 
-/* Sum over the threads of a row. `scratch`: GROUP floats of shared memory of this call alone; unused
- * with one warp. */
+/* Sum over the threads of a row. `scratch`: GROUP floats of shared memory of this call alone;
+ * unused with one warp. */
 template <int GROUP> static __device__ __forceinline__ float row_sum(float v, float *scratch)
 {
     if (GROUP == 1) {
@@ -65,9 +65,9 @@ template <typename E, int PACKS, int GROUP>
 static __device__ __forceinline__ void residual_row(float (&x)[PACKS][PACK],
                                                     const gidd_norm_mod_fwd_args &args, int64_t row)
 {
-    const E     *in = static_cast<const E *>(args.x) + row * args.cols;
-    const E     *y = static_cast<const E *>(args.y) + row * args.cols;
-    E           *out = static_cast<E *>(args.x_out) + row * args.cols;
+    const E *in = static_cast<const E *>(args.x) + row * args.cols;
+    const E *y = static_cast<const E *>(args.y) + row * args.cols;
+    E *out = static_cast<E *>(args.x_out) + row * args.cols;
     const float *gate = args.mods + row / args.T * args.stride + args.at.gate;
 #pragma unroll
     for (int p = 0; p < PACKS; p++) {
@@ -101,7 +101,7 @@ static __device__ __forceinline__ void modulate_row(const float (&x)[PACKS][PACK
                                                     int64_t u_row, float mean, float rstd)
 {
     const float *mods = args.mods + row / args.T * args.stride;
-    E           *u = static_cast<E *>(args.u) + u_row * args.cols;
+    E *u = static_cast<E *>(args.u) + u_row * args.cols;
 #pragma unroll
     for (int p = 0; p < PACKS; p++) {
         int column = pack_column<GROUP>(p);
@@ -123,7 +123,7 @@ template <typename E, int PACKS, int GROUP>
 static __global__ void __launch_bounds__(BLOCK_WARPS *WARP) fwd_kernel(gidd_norm_mod_fwd_args args)
 {
     __shared__ float scratch[2][BLOCK_WARPS];
-    int64_t          row = blockIdx.x;
+    int64_t row = blockIdx.x;
     if (GROUP == 1) {
         row = row * BLOCK_WARPS + warp_number();
         if (row >= args.rows) {
@@ -165,10 +165,9 @@ static gidd_status check_sizes(const char *slot, int64_t rows, int64_t T, int64_
                                bool has_buffers)
 {
     if (rows < 1 || T < 1 || rows % T != 0 || cols < 1 || !has_buffers) {
-        return gidd_fail(GIDD_ERR_ARG,
-                         "%s: %lld rows of %lld, sequences of %lld, or a missing buffer", slot,
-                         static_cast<long long>(rows), static_cast<long long>(cols),
-                         static_cast<long long>(T));
+        return gidd_fail(
+            GIDD_ERR_ARG, "%s: %lld rows of %lld, sequences of %lld, or a missing buffer", slot,
+            static_cast<long long>(rows), static_cast<long long>(cols), static_cast<long long>(T));
     }
     return GIDD_OK;
 }
@@ -247,12 +246,12 @@ static __device__ __forceinline__ void norm_back(float (&g)[PACKS][PACK], column
                                                  const gidd_norm_mod_bwd_args &args, int64_t row,
                                                  int64_t u_row, float (*scratch)[BLOCK_WARPS])
 {
-    const E     *du_row = static_cast<const E *>(args.du) + u_row * args.cols;
-    const E     *x_row = static_cast<const E *>(args.x_out) + row * args.cols;
+    const E *du_row = static_cast<const E *>(args.du) + u_row * args.cols;
+    const E *x_row = static_cast<const E *>(args.x_out) + row * args.cols;
     const float *scales = args.mods + row / args.T * args.stride + args.at.scale;
-    float        mean = args.mean[row], rstd = args.rstd[row];
-    float        xhat[PACKS][PACK], dxhat[PACKS][PACK];
-    float        along_one = 0.0f, along_xhat = 0.0f;
+    float mean = args.mean[row], rstd = args.rstd[row];
+    float xhat[PACKS][PACK], dxhat[PACKS][PACK];
+    float along_one = 0.0f, along_xhat = 0.0f;
 #pragma unroll
     for (int p = 0; p < PACKS; p++) {
         int column = pack_column<GROUP>(p);
@@ -292,10 +291,10 @@ static __device__ __forceinline__ void norm_back(float (&g)[PACKS][PACK], column
 // Writes dx and dy of this thread's columns.
 template <typename E, int PACKS, int GROUP>
 static __device__ __forceinline__ void gate_back(const float (&g)[PACKS][PACK],
-                                                 column_sums<PACKS>           &sums,
+                                                 column_sums<PACKS> &sums,
                                                  const gidd_norm_mod_bwd_args &args, int64_t row)
 {
-    int64_t      first = row * args.cols;
+    int64_t first = row * args.cols;
     const float *gates = args.mods + row / args.T * args.stride + args.at.gate;
 #pragma unroll
     for (int p = 0; p < PACKS; p++) {
@@ -319,12 +318,12 @@ static __device__ __forceinline__ void gate_back(const float (&g)[PACKS][PACK],
 }
 
 template <typename E, int PACKS, int GROUP>
-static __device__ __forceinline__ void row_back(column_sums<PACKS>           &sums,
+static __device__ __forceinline__ void row_back(column_sums<PACKS> &sums,
                                                 const gidd_norm_mod_bwd_args &args, int64_t row,
                                                 float (*scratch)[BLOCK_WARPS])
 {
     const E *from_above = static_cast<const E *>(args.dx_out) + row * args.cols;
-    float    g[PACKS][PACK];
+    float g[PACKS][PACK];
 #pragma unroll
     for (int p = 0; p < PACKS; p++) {
         int column = pack_column<GROUP>(p);
@@ -366,8 +365,8 @@ static __device__ __forceinline__ void add_share(float *partial, float *total,
     }
 }
 
-/* The block's partial of one kind. Where each warp had rows of its own, warps take turns in order, by
- * way of `total`, cols floats of shared memory. */
+/* The block's partial of one kind. Where each warp had rows of its own, warps take turns in order,
+ * by way of `total`, cols floats of shared memory. */
 template <int PACKS, int GROUP>
 static __device__ __forceinline__ void write_partial(float *partial, float *total,
                                                      const float (&sums)[PACKS][PACK], int64_t cols)
@@ -393,13 +392,13 @@ template <typename E, int PACKS, int GROUP>
 static __global__ void __launch_bounds__(BLOCK_WARPS *WARP)
     bwd_kernel(gidd_norm_mod_bwd_args args, float *partials)
 {
-    __shared__ float               scratch[2][BLOCK_WARPS];
+    __shared__ float scratch[2][BLOCK_WARPS];
     __shared__ __align__(16) float total[GROUP == 1 ? PACKS * WARP * PACK : 4];
-    int64_t                        chunks = chunks_of_sequence(args.T);
-    int64_t                        sequence = blockIdx.x / chunks, chunk = blockIdx.x % chunks;
-    int64_t                        first = sequence * args.T + chunk * CHUNK_ROWS;
-    int64_t            end = (sequence + 1) * args.T < first + CHUNK_ROWS ? (sequence + 1) * args.T
-                                                                          : first + CHUNK_ROWS;
+    int64_t chunks = chunks_of_sequence(args.T);
+    int64_t sequence = blockIdx.x / chunks, chunk = blockIdx.x % chunks;
+    int64_t first = sequence * args.T + chunk * CHUNK_ROWS;
+    int64_t end =
+        (sequence + 1) * args.T < first + CHUNK_ROWS ? (sequence + 1) * args.T : first + CHUNK_ROWS;
     column_sums<PACKS> sums;
 #pragma unroll
     for (int p = 0; p < PACKS; p++) {
@@ -422,18 +421,18 @@ static __global__ void __launch_bounds__(BLOCK_WARPS *WARP)
 
 // ---- backward, second stage ------------------------------------------------------------------
 
-/* A block has SUM_COLUMNS columns of all sequences; warp w sequences w, w + SUM_WARPS, ... Partials of
- * a sequence are added in order, the warps' shares of dgain in order at the end. */
+/* A block has SUM_COLUMNS columns of all sequences; warp w sequences w, w + SUM_WARPS, ... Partials
+ * of a sequence are added in order, the warps' shares of dgain in order at the end. */
 static __global__ void __launch_bounds__(SUM_WARPS *WARP)
     sum_kernel(gidd_norm_mod_bwd_args args, const float *partials)
 {
     __shared__ float shares[SUM_WARPS][SUM_COLUMNS];
-    int64_t          cols = args.cols, chunks = chunks_of_sequence(args.T);
-    int64_t          j = static_cast<int64_t>(blockIdx.x) * SUM_COLUMNS + lane_number();
-    float            dgain = 0.0f;
+    int64_t cols = args.cols, chunks = chunks_of_sequence(args.T);
+    int64_t j = static_cast<int64_t>(blockIdx.x) * SUM_COLUMNS + lane_number();
+    float dgain = 0.0f;
     for (int64_t b = warp_number(); b < args.rows / args.T && j < cols; b += SUM_WARPS) {
         const float *partial = partials + b * chunks * PARTIALS * cols + j;
-        float        du = 0.0f, du_xhat = 0.0f, gy = 0.0f;
+        float du = 0.0f, du_xhat = 0.0f, gy = 0.0f;
 #pragma unroll 4
         for (int64_t chunk = 0; chunk < chunks; chunk++, partial += PARTIALS * cols) {
             du += partial[0];
@@ -472,12 +471,12 @@ template <typename E>
 static gidd_status choose_bwd(gidd_device *device, const gidd_norm_mod_bwd_args *args)
 {
     int64_t packs = (args->cols + WARP * PACK - 1) / (WARP * PACK); // of one warp
-    return packs <= 1    ? launch_bwd<E, 1, 1>(device, args)
-           : packs <= 2  ? launch_bwd<E, 2, 1>(device, args)
-           : packs <= 3  ? launch_bwd<E, 3, 1>(device, args)
-           : packs <= 4  ? launch_bwd<E, 1, BLOCK_WARPS>(device, args)
-           : packs <= 8  ? launch_bwd<E, 2, BLOCK_WARPS>(device, args)
-                         : launch_bwd<E, 4, BLOCK_WARPS>(device, args);
+    return packs <= 1   ? launch_bwd<E, 1, 1>(device, args)
+           : packs <= 2 ? launch_bwd<E, 2, 1>(device, args)
+           : packs <= 3 ? launch_bwd<E, 3, 1>(device, args)
+           : packs <= 4 ? launch_bwd<E, 1, BLOCK_WARPS>(device, args)
+           : packs <= 8 ? launch_bwd<E, 2, BLOCK_WARPS>(device, args)
+                        : launch_bwd<E, 4, BLOCK_WARPS>(device, args);
 }
 
 enum { MOST_COLUMNS_BACK = 4 * BLOCK_WARPS * WARP * PACK };
@@ -485,7 +484,7 @@ enum { MOST_COLUMNS_BACK = 4 * BLOCK_WARPS * WARP * PACK };
 GIDD_LAUNCHER(norm_mod_bwd)(gidd_device *device, const gidd_norm_mod_bwd_args *args)
 {
     int64_t cols = args->cols;
-    bool    has_buffers = args->dx != NULL && args->dgain != NULL && args->dmods != NULL &&
+    bool has_buffers = args->dx != NULL && args->dgain != NULL && args->dmods != NULL &&
                        (args->du != NULL || args->u_rows == 0) && args->x_out != NULL &&
                        args->mean != NULL && args->rstd != NULL && args->gain != NULL &&
                        args->mods != NULL && (args->y == NULL || args->dy != NULL);
@@ -495,10 +494,11 @@ GIDD_LAUNCHER(norm_mod_bwd)(gidd_device *device, const gidd_norm_mod_bwd_args *a
         !rows_are_aligned(args->x_out, args->y, NULL, NULL)) {
         return refuse_shape("norm_mod_bwd", cols, MOST_COLUMNS_BACK);
     }
-    int64_t            B = args->rows / args->T;
+    int64_t B = args->rows / args->T;
     gidd_device_limits limits = {};
     limits.B = B, limits.T = args->T, limits.D = cols;
-    GIDD_TRY(workspace_check(device, GIDD_DEVICE_NAME(norm_mod_workspace)(&limits), "norm_mod_bwd"));
+    GIDD_TRY(
+        workspace_check(device, GIDD_DEVICE_NAME(norm_mod_workspace)(&limits), "norm_mod_bwd"));
     GIDD_TRY(device->dtype == GIDD_BF16 ? choose_bwd<bf16>(device, args)
                                         : choose_bwd<float>(device, args));
     return launch(device, "norm_mod_bwd", sum_kernel, blocks_for(cols, SUM_COLUMNS),

@@ -51,9 +51,9 @@ static __device__ __forceinline__ void affine(float *out, const float *w, const 
 static __global__ void __launch_bounds__(THREADS) forward_kernel(gidd_time_cond_fwd_args args)
 {
     int64_t b = blockIdx.x, C = args.C;
-    int     t = static_cast<int>(threadIdx.x);
-    float  *features = args.features + b * GIDD_TIME_FEATURES;
-    float  *hidden = args.hidden + b * C, *embedding = args.embedding + b * C, *c = args.c + b * C;
+    int t = static_cast<int>(threadIdx.x);
+    float *features = args.features + b * GIDD_TIME_FEATURES;
+    float *hidden = args.hidden + b * C, *embedding = args.embedding + b * C, *c = args.c + b * C;
     if (t < HALF) {
         double angle = static_cast<double>(args.coef[b].t) * exp(-log(10000.0) * t / HALF);
         features[t] = static_cast<float>(cos(angle));
@@ -111,15 +111,15 @@ static __device__ __forceinline__ void put(float *target, double value, int accu
     *target = (accumulate ? *target : 0.0f) + static_cast<float>(value);
 }
 
-/* Gradients of the parameters, sequences in order. Block i has row i of both matrices: column j of W0,
- * of W2, and last the two biases. */
+/* Gradients of the parameters, sequences in order. Block i has row i of both matrices: column j of
+ * W0, of W2, and last the two biases. */
 static __global__ void __launch_bounds__(THREADS)
     parameters_back_kernel(gidd_time_cond_bwd_args args, const double *d_embedding,
                            const double *d_hidden)
 {
     int64_t i = blockIdx.x, C = args.C;
     int64_t column = static_cast<int64_t>(blockIdx.y) * THREADS + threadIdx.x;
-    double  sum = 0.0;
+    double sum = 0.0;
     if (column < GIDD_TIME_FEATURES) {
         for (int64_t b = 0; b < args.B; b++) {
             sum += d_hidden[b * C + i] *
@@ -133,7 +133,7 @@ static __global__ void __launch_bounds__(THREADS)
         }
         put(&args.dw2[i * C + j], sum, args.accumulate);
     } else if (column < GIDD_TIME_FEATURES + C + 2) {
-        bool          inner = column == GIDD_TIME_FEATURES + C;
+        bool inner = column == GIDD_TIME_FEATURES + C;
         const double *from = inner ? d_hidden : d_embedding;
         for (int64_t b = 0; b < args.B; b++) {
             sum += from[b * C + i];
@@ -151,8 +151,8 @@ GIDD_LAUNCHER(time_cond_bwd)(gidd_device *device, const gidd_time_cond_bwd_args 
         return gidd_fail(GIDD_ERR_ARG, "time_cond_bwd: %lld rows of %lld, or a buffer is missing",
                          static_cast<long long>(B), static_cast<long long>(C));
     }
-    GIDD_TRY(workspace_check(device, static_cast<size_t>(2 * B * C) * sizeof(double),
-                             "time_cond_bwd"));
+    GIDD_TRY(
+        workspace_check(device, static_cast<size_t>(2 * B * C) * sizeof(double), "time_cond_bwd"));
     double *d_embedding = static_cast<double *>(device->workspace);
     double *d_hidden = d_embedding + B * C;
     GIDD_TRY(launch(device, "time_cond_bwd", rows_back_kernel, static_cast<unsigned>(B), THREADS, 0,

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Elementwise passes over flat buffers, limited by memory alone. Compiled without fused multiply-adds
- * (CMakeLists.txt): an element's result must not depend on the piece in which it was handed over.
+ * Elementwise passes over flat buffers, limited by memory alone. Compiled without fused
+ * multiply-adds (CMakeLists.txt): an element's result must not depend on the piece in which it was
+ * handed over.
  */
 #include "kernels/launch.cuh"
 
@@ -27,16 +28,18 @@ GIDD_WORKSPACE(update)(const gidd_device_limits *)
 
 // ---- norm of the gradient --------------------------------------------------------------------
 
-// Block i sums chunk i. Thread t takes elements 4t.. of each stretch of 1024, whatever their alignment.
-static __global__ void __launch_bounds__(THREADS) norm_kernel(gidd_grad_norm_args args, bool aligned)
+// Block i sums chunk i. Thread t takes elements 4t.. of each stretch of 1024, whatever their
+// alignment.
+static __global__ void __launch_bounds__(THREADS)
+    norm_kernel(gidd_grad_norm_args args, bool aligned)
 {
     __shared__ double scratch[WARPS];
-    int64_t           first = static_cast<int64_t>(blockIdx.x) * GIDD_NORM_CHUNK;
-    const float      *grads = args.grads + first;
-    int64_t           left = args.count - first, most = GIDD_NORM_CHUNK;
-    int               count = static_cast<int>(left < most ? left : most);
-    double            sums[QUAD] = {0.0, 0.0, 0.0, 0.0};
-    int               at = static_cast<int>(threadIdx.x) * QUAD;
+    int64_t first = static_cast<int64_t>(blockIdx.x) * GIDD_NORM_CHUNK;
+    const float *grads = args.grads + first;
+    int64_t left = args.count - first, most = GIDD_NORM_CHUNK;
+    int count = static_cast<int>(left < most ? left : most);
+    double sums[QUAD] = {0.0, 0.0, 0.0, 0.0};
+    int at = static_cast<int>(threadIdx.x) * QUAD;
 #pragma unroll 4
     for (; at + QUAD <= count; at += THREADS * QUAD) {
         float v[QUAD];
@@ -74,16 +77,16 @@ GIDD_LAUNCHER(grad_norm)(gidd_device *device, const gidd_grad_norm_args *args)
 static __global__ void __launch_bounds__(THREADS) finish_kernel(gidd_grad_norm_finish_args args)
 {
     __shared__ double scratch[WARPS];
-    double            sum = 0.0;
+    double sum = 0.0;
     for (int64_t i = threadIdx.x; i < args.count; i += THREADS) {
         sum += args.partials[i];
     }
     sum = block_sum<WARPS>(sum, scratch);
     if (threadIdx.x == 0) {
         gidd_update_state *state = args.state;
-        double             norm = sqrt(sum), clip = static_cast<double>(state->clip);
-        bool               skip = !isfinite(norm);
-        double             scale = clip > 0.0 ? clip / (norm + 1e-6) : 1.0;
+        double norm = sqrt(sum), clip = static_cast<double>(state->clip);
+        bool skip = !isfinite(norm);
+        double scale = clip > 0.0 ? clip / (norm + 1e-6) : 1.0;
         state->norm = norm;
         state->skip = skip;
         state->grad_scale = skip ? 0.0f : static_cast<float>(scale < 1.0 ? scale : 1.0);
@@ -154,11 +157,11 @@ static __global__ void __launch_bounds__(THREADS) adamw_kernel(gidd_adamw_args a
         return;
     }
     adamw_factors f = factors_of(args.state);
-    int64_t       i = static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x;
-    E            *copy = static_cast<E *>(args.copy);
+    int64_t i = static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x;
+    E *copy = static_cast<E *>(args.copy);
     if (i < quads) {
         int64_t at = i * QUAD;
-        float   theta[QUAD], m[QUAD], v[QUAD], grads[QUAD];
+        float theta[QUAD], m[QUAD], v[QUAD], grads[QUAD];
         load_quad(theta, args.theta + at);
         load_quad(m, args.m + at);
         load_quad(v, args.v + at);
@@ -193,7 +196,7 @@ GIDD_LAUNCHER(adamw)(gidd_device *device, const gidd_adamw_args *args)
         return GIDD_OK;
     }
     size_t copy_bytes = QUAD * gidd_dtype_bytes(device->dtype);
-    bool   aligned = is_aligned(args->theta, 16) && is_aligned(args->m, 16) &&
+    bool aligned = is_aligned(args->theta, 16) && is_aligned(args->m, 16) &&
                    is_aligned(args->v, 16) && is_aligned(args->grads, 16) &&
                    (args->copy == NULL || is_aligned(args->copy, copy_bytes));
     int64_t quads = aligned ? args->count / QUAD : 0; // a piece that begins anywhere goes singly
@@ -209,7 +212,7 @@ template <typename E>
 static __global__ void __launch_bounds__(THREADS) cast_kernel(gidd_cast_args args, int64_t quads)
 {
     int64_t i = static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x;
-    E      *target = static_cast<E *>(args.target);
+    E *target = static_cast<E *>(args.target);
     if (i < quads) {
         float v[QUAD];
         load_quad(v, args.source + i * QUAD);

@@ -68,6 +68,10 @@ typedef struct gidd_bench_plan {
 
 gidd_bench_plan gidd_bench_plan_of(gidd_bench *bench);
 
+/* Processor time of this process, all threads: what something costs where other work shares the
+ * machine. With several threads it counts those that spin as well. Local. */
+double gidd_bench_cpu_seconds(void);
+
 /* The time of a collective is that of its slowest rank: seconds[count] become, on every rank, the
  * largest of all ranks. Collective. */
 gidd_status gidd_bench_slowest(gidd_comm *comm, double *seconds, int64_t count);

@@ -33,8 +33,8 @@ typedef struct gemm_work {
     void *out;            /* y or dx */
     float *dw;
     size_t xy_bytes, w_bytes, dw_bytes;
-    double *seconds;
-    double step_seconds; /* all products of a step */
+    double *seconds, *cpu_seconds;         /* [plan.total] */
+    double step_seconds, step_cpu_seconds; /* all products of a step */
 } gemm_work;
 
 typedef gidd_status (*run_product)(const gemm_work *w, const product *p);
@@ -112,8 +112,12 @@ static gidd_status allocate(gemm_work *w)
     GIDD_TRY(gidd_device_alloc(w->device, w->w_bytes, "weights", &w->w));
     GIDD_TRY(gidd_device_alloc(w->device, w->dw_bytes, "gradients of weights", &dw));
     w->dw = dw;
-    w->seconds = calloc((size_t)w->plan.total, sizeof *w->seconds);
-    return w->seconds != NULL ? GIDD_OK : gidd_fail(GIDD_ERR_NOMEM, "no memory for the times");
+    w->seconds = calloc(2 * (size_t)w->plan.total, sizeof *w->seconds);
+    if (w->seconds == NULL) {
+        return gidd_fail(GIDD_ERR_NOMEM, "no memory for the times");
+    }
+    w->cpu_seconds = w->seconds + w->plan.total;
+    return GIDD_OK;
 }
 
 // Values near 1/16 in every element, of either type: small powers of two, so that nothing
@@ -183,27 +187,37 @@ static void close_work(gemm_work *w)
 
 /* ---- Measuring ------------------------------------------------------------------------------- */
 
-static gidd_status measure_product(gidd_bench *bench, gemm_work *w, const product *p,
-                                   const char *slot, run_product run)
+static void report_product(gidd_bench *bench, gemm_work *w, const product *p, const char *slot)
 {
-    static const char *const keys[] = {"m", "n", "k", "ms", "ms_min", "ms_max", "gflop_per_s"};
+    static const char *const keys[] = {"m",      "n",      "k",           "ms",
+                                       "ms_min", "ms_max", "gflop_per_s", "gflop_per_cpu_s"};
     char name[64];
-    for (int64_t i = 0; i < w->plan.total; i++) {
-        int64_t start_ns = gidd_clock_ns();
-        GIDD_TRY(run(w, p));
-        GIDD_TRY(gidd_device_synchronize(w->device));
-        w->seconds[i] = (double)(gidd_clock_ns() - start_ns) * 1e-9;
-    }
-    gidd_bench_spread seconds = gidd_bench_spread_of(w->seconds + w->plan.warmup, w->plan.repeats);
+    gidd_bench_spread wall = gidd_bench_spread_of(w->seconds + w->plan.warmup, w->plan.repeats);
+    gidd_bench_spread cpu = gidd_bench_spread_of(w->cpu_seconds + w->plan.warmup, w->plan.repeats);
     double gflop = 2.0 * (double)p->M * (double)p->N * (double)p->K * 1e-9;
-    const double values[] = {(double)p->M,          (double)p->N,      (double)p->K,
-                             seconds.median * 1e3,  seconds.min * 1e3, seconds.max * 1e3,
-                             gflop / seconds.median};
+    const double values[] = {(double)p->M,        (double)p->N,      (double)p->K,
+                             wall.median * 1e3,   wall.min * 1e3,    wall.max * 1e3,
+                             gflop / wall.median, gflop / cpu.median};
     (void)snprintf(name, sizeof name, "%s, %s, %s", w->dtype == GIDD_BF16 ? "bf16" : "fp32",
                    p->name, slot);
     gidd_bench_report_row(bench->report, &(gidd_bench_row){"product", name, keys, values,
                                                            (int)(sizeof keys / sizeof *keys)});
-    w->step_seconds += (double)p->count * seconds.median;
+    w->step_seconds += (double)p->count * wall.median;
+    w->step_cpu_seconds += (double)p->count * cpu.median;
+}
+
+static gidd_status measure_product(gidd_bench *bench, gemm_work *w, const product *p,
+                                   const char *slot, run_product run)
+{
+    for (int64_t i = 0; i < w->plan.total; i++) {
+        int64_t start_ns = gidd_clock_ns();
+        double start_cpu = gidd_bench_cpu_seconds();
+        GIDD_TRY(run(w, p));
+        GIDD_TRY(gidd_device_synchronize(w->device));
+        w->cpu_seconds[i] = gidd_bench_cpu_seconds() - start_cpu;
+        w->seconds[i] = (double)(gidd_clock_ns() - start_ns) * 1e-9;
+    }
+    report_product(bench, w, p, slot);
     return GIDD_OK;
 }
 
@@ -223,10 +237,14 @@ static gidd_status measure_precision(gidd_bench *bench, gemm_work *w)
             GIDD_TRY(measure_product(bench, w, &w->products[i], slots[slot].name, slots[slot].run));
         }
     }
+    const double tokens = (double)(w->sequences * w->T);
+    const int is_bf16 = w->dtype == GIDD_BF16;
     gidd_bench_report_number(bench->report,
-                             w->dtype == GIDD_BF16 ? "ceiling_bf16_tokens_per_s"
-                                                   : "ceiling_fp32_tokens_per_s",
-                             (double)(w->sequences * w->T) / w->step_seconds);
+                             is_bf16 ? "ceiling_bf16_tokens_per_s" : "ceiling_fp32_tokens_per_s",
+                             tokens / w->step_seconds);
+    gidd_bench_report_number(
+        bench->report, is_bf16 ? "ceiling_bf16_tokens_per_cpu_s" : "ceiling_fp32_tokens_per_cpu_s",
+        tokens / w->step_cpu_seconds);
     return GIDD_OK;
 }
 

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { OPEN_FOLDERS = 16 };
 
@@ -20,6 +21,14 @@ gidd_bench_plan gidd_bench_plan_of(gidd_bench *bench)
     gidd_bench_report_count(bench->report, "repeats", o->repeats);
     return (gidd_bench_plan){
         .warmup = o->warmup, .repeats = o->repeats, .total = o->warmup + o->repeats};
+}
+
+double gidd_bench_cpu_seconds(void)
+{
+    struct timespec now = {0};
+    int failed = clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    GIDD_ASSERT(failed == 0);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
 gidd_status gidd_bench_slowest(gidd_comm *comm, double *seconds, int64_t count)

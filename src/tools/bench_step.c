@@ -31,6 +31,7 @@ typedef struct step_work {
     gidd_bench_plan plan;
     int64_t profiled;                 /* steps with the profile, after plan.total without */
     double *seconds;                  /* [plan.total + profiled] */
+    double *cpu_seconds;              /* [plan.total]: of all threads, on this rank */
     double *part_seconds[PART_COUNT]; /* [profiled] each; parts of one allocation */
     gidd_bench_count counts[GIDD_BENCH_PARTS]; /* of the last step */
     double loss;                               /* of the last step, nats a token, on this rank */
@@ -77,7 +78,7 @@ static gidd_status open_prefetch(const gidd_bench *bench, step_work *w)
 static gidd_status allocate_times(step_work *w)
 {
     double *seconds =
-        calloc((size_t)(w->plan.total + (PART_COUNT + 1) * w->profiled), sizeof *seconds);
+        calloc((size_t)(2 * w->plan.total + (PART_COUNT + 1) * w->profiled), sizeof *seconds);
     if (seconds == NULL) {
         return gidd_fail(GIDD_ERR_NOMEM, "no memory for the times");
     }
@@ -85,6 +86,7 @@ static gidd_status allocate_times(step_work *w)
     for (int i = 0; i < PART_COUNT; i++) {
         w->part_seconds[i] = seconds + w->plan.total + (i + 1) * w->profiled;
     }
+    w->cpu_seconds = seconds + w->plan.total + (PART_COUNT + 1) * w->profiled;
     return GIDD_OK;
 }
 
@@ -147,7 +149,9 @@ static gidd_status run_steps(step_work *w)
 {
     gidd_report report;
     for (int64_t i = 0; i < w->plan.total; i++) {
+        double start = gidd_bench_cpu_seconds();
         GIDD_TRY(run_step(w, i, &report));
+        w->cpu_seconds[i] = gidd_bench_cpu_seconds() - start;
     }
     GIDD_TRY(gidd_bench_profile_attach(w->worker.device, w->worker.params.shape.Vr, &w->profile));
     for (int64_t i = 0; i < w->profiled; i++) {
@@ -240,10 +244,12 @@ static gidd_status report(gidd_bench *bench, step_work *w)
     double gflop = gidd_model_flops_per_sequence(s, s->T) * G * 1e-9;
     GIDD_TRY(gidd_bench_slowest(w->worker.world, w->seconds, w->plan.total + w->profiled));
     gidd_bench_spread seconds = gidd_bench_spread_of(w->seconds + w->plan.warmup, w->plan.repeats);
+    gidd_bench_spread cpu = gidd_bench_spread_of(w->cpu_seconds + w->plan.warmup, w->plan.repeats);
     gidd_bench_spread profiled = gidd_bench_spread_of(w->seconds + w->plan.total, w->profiled);
     report_model(bench, w);
     gidd_bench_report_number(bench->report, "loss_nats", w->loss);
     gidd_bench_report_spread(bench->report, "step_ms", gidd_bench_spread_scale(seconds, 1e3));
+    gidd_bench_report_spread(bench->report, "step_cpu_ms", gidd_bench_spread_scale(cpu, 1e3));
     gidd_bench_report_spread(bench->report, "profiled_step_ms",
                              gidd_bench_spread_scale(profiled, 1e3));
     gidd_bench_report_spread(bench->report, "tokens_per_s",

@@ -9,7 +9,8 @@ called (sample_t, HybridDiffusion, DIT, GiddLoss), then backward, clipping and t
 
 With --bench each round times the reference, then `gidd-bench step` in fp32, then in bf16, so that a change of the
 machine's load meets all of them. Where other work runs on the machine, --quiet 0.1 waits for a pause of it before
-each measurement and leaves out of the medians those during which it still took more than a tenth of the processors.
+each measurement and leaves out of the medians those during which it still took more than a tenth of the processors;
+with --threads 1 processor time is a fair measure in any company.
 The last line of standard output is JSON with medians over the steps of the reference, and over the rounds' medians of
 ours. Exit code 77: skipped, because torch or the checkout is not there.
 """
@@ -129,14 +130,14 @@ class Reference:
         torch = self.torch
         ids = torch.randint(0, PAD - 1, (BATCH, T))
         attention_mask = torch.ones((BATCH, T), dtype=torch.long)
-        start = time.perf_counter()
+        start, start_cpu = time.perf_counter(), time.process_time()
         loss, _, _ = self.forward(ids, attention_mask)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
         value = loss.item()
-        return time.perf_counter() - start, value
+        return (time.perf_counter() - start) * 1e3, (time.process_time() - start_cpu) * 1e3, value
 
 
 class Watch:
@@ -171,23 +172,25 @@ def wait_for_quiet(share, limit_s=120.0):
 
 
 def time_ours(program, precision, threads):
-    """One run of gidd-bench step: its own median, in milliseconds."""
+    """One run of gidd-bench step: its own medians of wall and processor time, in milliseconds."""
     command = [program, "step", "--repeats", "3", "--warmup", "3", f"training.precision={precision}", "device.kind=cpu"]
     environment = dict(os.environ, OMP_NUM_THREADS=str(threads))
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True,
                           text=True)
-    return json.loads(done.stdout.strip().splitlines()[-1])["step_ms"]["median"]
+    said = json.loads(done.stdout.strip().splitlines()[-1])
+    return said["step_ms"]["median"], said["step_cpu_ms"]["median"]
 
 
 def summary(samples, quiet):
-    """samples: (milliseconds, share of the others)."""
-    kept = [ms for ms, others in samples if quiet is None or others <= quiet]
-    left_out = len(samples) - len(kept)
+    """samples: (milliseconds, milliseconds of the processors, share of the others)."""
+    kept = [sample for sample in samples if quiet is None or sample[2] <= quiet]
     if len(kept) < 3:
-        kept, left_out = [ms for ms, _ in samples], 0
-    median = statistics.median(kept)
-    return {"step_ms": median, "step_ms_min": min(kept), "step_ms_max": max(kept), "tokens_per_s": BATCH * T * 1e3 / median,
-            "count": len(kept), "left_out": left_out}
+        kept = samples
+    walls = [sample[0] for sample in kept]
+    wall, cpu = statistics.median(walls), statistics.median(sample[1] for sample in samples)
+    return {"step_ms": wall, "step_ms_min": min(walls), "step_ms_max": max(walls), "tokens_per_s": BATCH * T * 1e3 / wall,
+            "step_cpu_ms": cpu, "tokens_per_cpu_s": BATCH * T * 1e3 / cpu, "count": len(kept),
+            "left_out": len(samples) - len(kept)}
 
 
 def run_rounds(args, reference):
@@ -196,24 +199,18 @@ def run_rounds(args, reference):
     def measure(name, run):
         wait_for_quiet(args.quiet)
         watch = Watch()
-        milliseconds = run()
-        samples[name].append((milliseconds, watch.others()))
+        wall, cpu = run()
+        samples[name].append((wall, cpu, watch.others()))
 
-    value = None
     for number in range(args.rounds):
-        def step():
-            nonlocal value
-            seconds, value = reference.step()
-            return seconds * 1e3
-
         for _ in range(args.steps):
-            measure("reference", step)
+            measure("reference", lambda: reference.step()[:2])
         for precision in ("fp32", "bf16") if args.bench else ():
             measure(f"ours_{precision}", lambda chosen=precision: time_ours(args.bench, chosen, args.threads))
-        latest = ", ".join(f"{name} {series[-1][0]:.0f} ms (others {series[-1][1]:.0%})"
+        latest = ", ".join(f"{name} {series[-1][0]:.0f} ms (cpu {series[-1][1]:.0f}, others {series[-1][2]:.0%})"
                            for name, series in samples.items() if series)
         say(f"round {number + 1} of {args.rounds}: {latest}")
-    return samples, value
+    return samples
 
 
 def processor():
@@ -233,11 +230,11 @@ def main():
     stand_in_for_missing_modules(torch, args.reference)
     reference = Reference(torch, args.dtype, args.compile)
     for _ in range(args.warmup):
-        seconds, value = reference.step()
-        say(f"warm-up: {seconds:.2f} s, loss {value:.4f}")
-    samples, value = run_rounds(args, reference)
+        wall, _, value = reference.step()
+        say(f"warm-up: {wall:.0f} ms, loss {value:.4f}")
+    samples = run_rounds(args, reference)
     result = {"bench": "reference_step", "processor": processor(), "threads": args.threads, "torch": torch.__version__,
-              "reference_dtype": args.dtype, "compiled": args.compile, "reference_loss": value}
+              "reference_dtype": args.dtype, "compiled": args.compile}
     for name, series in samples.items():
         if series:
             result[name] = summary(series, args.quiet)
@@ -246,7 +243,8 @@ def main():
         if name in result:
             print(f"{name:10}  {result[name]['tokens_per_s']:8.1f} tokens/s  {result[name]['step_ms']:8.1f} ms  "
                   f"({result[name]['step_ms_min']:.1f} .. {result[name]['step_ms_max']:.1f})  "
-                  f"{result[name]['tokens_per_s'] / base:5.2f} x")
+                  f"{result[name]['tokens_per_s'] / base:5.2f} x;  processor time {result[name]['step_cpu_ms']:8.1f} ms  "
+                  f"{result['reference']['step_cpu_ms'] / result[name]['step_cpu_ms']:5.2f} x")
     print(json.dumps(result))
 
 

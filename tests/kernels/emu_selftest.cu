@@ -14,7 +14,7 @@ enum { ONE_BLOCK = 256 };
 static __global__ void ring_kernel(int *out, int rounds, bool with_barrier)
 {
     __shared__ int value[ONE_BLOCK];
-    int            self = static_cast<int>(threadIdx.x), held = self;
+    int self = static_cast<int>(threadIdx.x), held = self;
     for (int round = 0; round < rounds; round++) {
         value[self] = held;
         if (with_barrier) {
@@ -88,7 +88,7 @@ static __global__ void poison_kernel(float *out)
 
 static __global__ void warp_kernel(int *out, int columns)
 {
-    int  t = static_cast<int>(threadIdx.x), lane = t % WARP;
+    int t = static_cast<int>(threadIdx.x), lane = t % WARP;
     int *row = out + t * columns;
     row[0] = __shfl_xor_sync(0xffffffffu, t, 5);
     row[1] = __shfl_down_sync(0xffffffffu, t, 3u);
@@ -119,7 +119,7 @@ static __global__ void mma_kernel(float *d, const bf16 *a, const bf16 *b, bool b
 {
     __shared__ __align__(128) bf16 tile_a[16 * 16];
     __shared__ __align__(128) bf16 tile_b[16 * 16];
-    int                            lane = lane_number();
+    int lane = lane_number();
     copy_async(tile_a + 8 * lane, a + 8 * lane);
     copy_async_commit();
     copy_async(tile_b + 8 * lane, b + 8 * lane);
@@ -135,7 +135,7 @@ static __global__ void mma_kernel(float *d, const bf16 *a, const bf16 *b, bool b
     }
     int g = lane / 4, t = lane % 4;
     for (int half = 0; half < 2; half++) {
-        float    sum[4] = {1.0f, 1.0f, 1.0f, 1.0f}; // what was in D is added to
+        float sum[4] = {1.0f, 1.0f, 1.0f, 1.0f}; // what was in D is added to
         uint32_t columns[2] = {rb[2 * half], rb[2 * half + 1]};
         mma_bf16(sum, ra, columns);
         for (int i = 0; i < 4; i++) {
@@ -148,7 +148,7 @@ static __global__ void mma_kernel(float *d, const bf16 *a, const bf16 *b, bool b
 static __global__ void copy_kernel(uint32_t *out, const uint32_t *source)
 {
     __shared__ __align__(16) uint32_t stage[3][WARP * 4];
-    int                               lane = lane_number();
+    int lane = lane_number();
     for (int i = 0; i < 3; i++) {
         copy_async(&stage[i][4 * lane], source + 4 * lane, i == 2 ? 4 : 16);
         copy_async_commit();

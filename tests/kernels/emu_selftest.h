@@ -26,9 +26,9 @@ enum {
 enum { SELFTEST_WARP_COLUMNS = 10 };
 
 typedef struct selftest_args {
-    void       *out;
+    void *out;
     const void *a, *b;
-    int         rounds, kind;
+    int rounds, kind;
 } selftest_args;
 
 gidd_status selftest_ring(gidd_device *device, const selftest_args *args);

@@ -236,7 +236,7 @@ void ref_time_cond(double *features, double *hidden, double *embedding, double *
                    const double *w0, const double *b0, const double *w2, const double *b2,
                    int64_t C)
 {
-    double *inner = malloc((size_t)C * sizeof *inner);
+    double *inner = calloc((size_t)C, sizeof *inner);
     for (int64_t i = 0; i < 128; i++) {
         double f = exp(-log(10000.0) * (double)i / 128.0);
         features[i] = cos(t * f);

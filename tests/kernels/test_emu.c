@@ -20,8 +20,8 @@ static const uint32_t poison = 0xffffffffu;
 static gidd_device *open_emu(void)
 {
     gidd_device *device = NULL;
-    CHECK_OK(gidd_device_open(
-        &(gidd_device_args){.name = "emu", .dtype = GIDD_BF16, .threads = 1}, &device));
+    CHECK_OK(gidd_device_open(&(gidd_device_args){.name = "emu", .dtype = GIDD_BF16, .threads = 1},
+                              &device));
     return device;
 }
 
@@ -37,7 +37,7 @@ Test(emu, barrier_orders_a_ring)
 {
     enum { ROUNDS = 40 };
     gidd_device *device = open_emu();
-    static int   out[2 * BLOCK];
+    static int out[2 * BLOCK];
     for (int seed = 0; seed < SEEDS; seed++) {
         set_seed(seed);
         CHECK_OK(selftest_ring(device, &(selftest_args){.out = out, .rounds = ROUNDS}));
@@ -57,7 +57,7 @@ Test(emu, barrier_orders_a_ring)
 Test(emu, barriers_count_votes)
 {
     gidd_device *device = open_emu();
-    static int   out[3 * BLOCK];
+    static int out[3 * BLOCK];
     for (int seed = 0; seed < SEEDS; seed++) {
         set_seed(seed);
         CHECK_OK(selftest_votes(device, &(selftest_args){.out = out}));
@@ -70,7 +70,7 @@ Test(emu, barriers_count_votes)
 
 Test(emu, shared_memory_is_poisoned_for_every_block)
 {
-    gidd_device    *device = open_emu();
+    gidd_device *device = open_emu();
     static uint32_t out[3 * BLOCK * 2];
     CHECK_OK(selftest_poison(device, &(selftest_args){.out = out}));
     for (int i = 0; i < 3 * BLOCK * 2; i++) {
@@ -97,7 +97,7 @@ static void check_warp_row(const int *row, int t)
 Test(emu, warp_operations)
 {
     gidd_device *device = open_emu();
-    static int   out[2 * WARP * SELFTEST_WARP_COLUMNS];
+    static int out[2 * WARP * SELFTEST_WARP_COLUMNS];
     for (int seed = 0; seed < SEEDS; seed++) {
         set_seed(seed);
         CHECK_OK(selftest_warp(device, &(selftest_args){.out = out}));
@@ -112,8 +112,8 @@ Test(emu, warp_operations)
 Test(emu, mma_with_ldmatrix)
 {
     gidd_device *device = open_emu();
-    double      *values[2];
-    buffer       operands[2], out = buffer_of(device, GIDD_F32, NULL, 256);
+    double *values[2];
+    buffer operands[2], out = buffer_of(device, GIDD_F32, NULL, 256);
     for (int i = 0; i < 2; i++) {
         values[i] = malloc(256 * sizeof(double));
         for (int k = 0; k < 256; k++) {
@@ -150,7 +150,7 @@ Test(emu, mma_with_ldmatrix)
 Test(emu, copies_arrive_at_their_wait)
 {
     gidd_device *device = open_emu();
-    uint32_t     in[WARP * 4], got[6 * WARP];
+    uint32_t in[WARP * 4], got[6 * WARP];
     for (uint32_t i = 0; i < WARP * 4; i++) {
         in[i] = 1000 + i;
     }
@@ -159,8 +159,7 @@ Test(emu, copies_arrive_at_their_wait)
     CHECK_OK(selftest_copy(device, &(selftest_args){.out = out.memory, .a = source.memory}));
     buffer_bytes(&out, got);
     for (int lane = 0; lane < WARP; lane++) {
-        uint32_t expected[6] = {poison, in[4 * lane],     poison,
-                                in[4 * lane + 3], in[4 * lane], 0};
+        uint32_t expected[6] = {poison, in[4 * lane], poison, in[4 * lane + 3], in[4 * lane], 0};
         for (int i = 0; i < 6; i++) {
             cr_assert_eq(got[i * WARP + lane], expected[i], "step %d, lane %d", i, lane);
         }
@@ -173,7 +172,7 @@ Test(emu, copies_arrive_at_their_wait)
 // A process of its own makes the mistake; its message is read.
 static void check_reported(int mistake, int seed, const char *words)
 {
-    int  ends[2];
+    int ends[2];
     char text[512] = "";
     cr_assert_eq(pipe(ends), 0);
     pid_t child = fork();
@@ -188,7 +187,7 @@ static void check_reported(int mistake, int seed, const char *words)
         _exit(0);
     }
     (void)close(ends[1]);
-    size_t  length = 0;
+    size_t length = 0;
     ssize_t got = 0;
     while (length + 1 < sizeof text &&
            (got = read(ends[0], text + length, sizeof text - 1 - length)) > 0) {

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/cases.h"
+#include "kernels/emu/emu_block.h"
 #include "kernels/harness.h"
+#include "kernels/kernels_cuda.h"
 #include "kernels/reference.h"
 
 #include <criterion/criterion.h>
@@ -214,6 +216,109 @@ Test(loss, nan_is_not_swallowed)
     }
     gidd_device_close(device);
 }
+
+/* What skipping clean rows loses (loss.skip_clean_rows): at p_u = 0 a row with z = x weighs next to
+ * nothing, but its loss is w / xhat_x: 1e-5 at xhat_x = 1e-8, 1e-3 at 1e-10. */
+static void check_lost(gidd_device *device, double xhat)
+{
+    loss_case c = {.rows = 1, .T = 1, .V = 50259, .Vr = 50304, .p_uniform = 0.0};
+    fixture   f = make_fixture(device, c, 0);
+    cr_assert_eq(f.z[0], f.x[0]);
+    f.coef[0] = ref_coef_gidd(0.5, 0.0, c.V);
+    for (int64_t j = 0; j < c.Vr; j++) {
+        double others = (double)(c.Vr - 2); // neither x nor the mask
+        double at_x = round_to(log(xhat / (1.0 - xhat) * others), device->dtype);
+        f.logits[j] = j == f.x[0] ? at_x : 0.0;
+    }
+    buffer_release(&f.dev_logits);
+    buffer_release(&f.dev_coef);
+    f.dev_logits = buffer_of(device, device->dtype, f.logits, c.Vr);
+    f.dev_coef = buffer_of_bytes(device, f.coef, sizeof *f.coef);
+    run(&f, 0, GIDD_LOSS_EVALUATE, 0, 1.0f);
+    double *exact = malloc((size_t)c.Vr * sizeof *exact);
+    ref_softmax(exact, f.logits, c.Vr, f.mask_id, 1.0); // xhat_x, after rounding to E
+    double         predicted = (double)f.coef[0].w_keep / exact[f.x[0]], lost[2];
+    int32_t        one = 1;
+    gidd_loss_sums sums[2] = {{.min_log_px = HUGE_VAL}, {.min_log_px = HUGE_VAL}};
+    buffer         dev_a = buffer_of_bytes(device, &one, sizeof one);
+    for (int skip = 0; skip < 2; skip++) {
+        buffer dev_sums = buffer_of_bytes(device, &sums[skip], sizeof sums[skip]);
+        CHECK_OK(device->kernels->loss_sums(device,
+                                            &(gidd_loss_sums_args){.sums = dev_sums.memory,
+                                                                   .terms = f.terms.memory,
+                                                                   .x = f.dev_x.memory,
+                                                                   .z = f.dev_z.memory,
+                                                                   .attention_mask = dev_a.memory,
+                                                                   .coef = f.dev_coef.memory,
+                                                                   .B = 1,
+                                                                   .T = 1,
+                                                                   .mask_id = f.mask_id,
+                                                                   .skip_clean = skip}));
+        buffer_bytes(&dev_sums, &sums[skip]);
+        buffer_release(&dev_sums);
+        lost[skip] = sums[skip].loss;
+    }
+    // what the prediction leaves out: beta_x / (alpha xhat_x), at most 1e-3 here, and log rho
+    cr_assert(fabs(lost[0] - lost[1] - predicted) < 2e-3 * predicted, "xhat %g: %g lost, not %g",
+              xhat, lost[0] - lost[1], predicted);
+    cr_assert(fabs(predicted * xhat - 1e-13) < 0.1e-13, "%g", predicted * xhat);
+    cr_assert_eq(sums[0].clean_loss, lost[0]); // so an evaluation, which runs all rows, sees it
+    cr_assert(fabs(sums[0].min_log_px - log(exact[f.x[0]])) < 1e-3);
+    cr_assert(lost[1] == 0.0 && isinf(sums[1].min_log_px));
+    free(exact);
+    buffer_release(&dev_a);
+    release_fixture(&f);
+}
+
+Test(loss, what_skipping_a_clean_row_loses)
+{
+    for (int t = 0; t < 2; t++) {
+        gidd_device *device = open_test_device(dtypes[t], 1);
+        check_lost(device, 1e-6);
+        check_lost(device, 1e-8);
+        check_lost(device, 1e-10);
+        gidd_device_close(device);
+    }
+}
+
+#ifdef GIDD_HAVE_EMU
+static void run_limited(gidd_dtype dtype, loss_case c, int mdlm, size_t shared_bytes,
+                        gidd_loss_row *terms, void *gradient)
+{
+    gidd_device *device = NULL;
+    CHECK_OK(gidd_device_open(&(gidd_device_args){.name = "emu", .dtype = dtype, .threads = 1},
+                              &device));
+    gidd_emu_set_shared_bytes(device, shared_bytes);
+    fixture f = make_fixture(device, c, mdlm);
+    run(&f, mdlm, GIDD_LOSS_TRAIN, 0, 0.125f);
+    buffer_bytes(&f.terms, terms);
+    buffer_bytes(&f.dev_logits, gradient);
+    release_fixture(&f);
+    gidd_device_close(device);
+}
+
+// What of a row does not fit on chip is read again: bitwise the same results, kept or not.
+Test(loss, rows_that_do_not_fit_on_chip)
+{
+    const size_t    limits[] = {GIDD_EMU_SHARED_BYTES, 99 * 1024, 64 * 1024, 1024};
+    const loss_case cases[] = {{3, 3, 50259, 50304, 0.1, 5.0}, {9, 3, 1030, 1152, 0.0, 60.0}};
+    for (int n = 0; n < 2 * 2 * COUNT_OF(cases); n++) {
+        loss_case     c = cases[n / 4];
+        gidd_dtype    dtype = dtypes[n / 2 % 2];
+        size_t        bytes = (size_t)(c.rows * c.Vr) * gidd_dtype_bytes(dtype);
+        gidd_loss_row expected_terms[9], terms[9];
+        void         *expected = malloc(bytes), *gradient = malloc(bytes);
+        run_limited(dtype, c, n % 2, limits[0], expected_terms, expected);
+        for (int i = 1; i < COUNT_OF(limits); i++) {
+            run_limited(dtype, c, n % 2, limits[i], terms, gradient);
+            cr_assert_eq(memcmp(terms, expected_terms, (size_t)c.rows * sizeof *terms), 0);
+            cr_assert_eq(memcmp(gradient, expected, bytes), 0, "%zu bytes", limits[i]);
+        }
+        free(expected);
+        free(gradient);
+    }
+}
+#endif
 
 // Sums of a small batch, written out by hand.
 Test(loss, sums)

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The part of CUDA's language that our kernels use, for a plain C++17 compiler, over emu/block.h.
+ * The part of CUDA's language that our kernels use, for a plain C++17 compiler, over emu/emu_block.h.
  * Included by launch.cuh alone. What is missing here is either not wanted (atomics whose order
  * matters, TF32) or not yet used: add it with CUDA's name and meaning.
  */
 #ifndef GIDD_KERNELS_EMU_CUDA_HOST_CUH
 #define GIDD_KERNELS_EMU_CUDA_HOST_CUH
 
-#include "kernels/emu/block.h"
+#include "kernels/emu/emu_block.h"
 
 #include <algorithm>
 #include <cmath>
@@ -127,7 +127,7 @@ static inline void __threadfence_block()
 namespace gidd_emu {
 
 struct vote {
-    int      yes;
+    int yes;
     unsigned ballot;
 };
 
@@ -147,7 +147,7 @@ static inline void ballot(void *const operands[GIDD_EMU_WARP], uint32_t mask)
 }
 
 template <typename T> struct exchange {
-    T   given, taken;
+    T given, taken;
     int source; // lane
 };
 

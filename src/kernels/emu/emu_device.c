@@ -1,73 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The emu device: the CUDA sources on the host, in host memory. Its linear layers are the CPU's
- * (cuBLASLt cannot be emulated), so its impl begins as the CPU's does.
+ * The emu device: the CUDA sources on the host, in host memory. The products of its linear layers
+ * are the CPU's (cuBLASLt cannot be emulated), so its impl begins as the CPU's does.
  */
 #include "kernels/backend.h"
 #include "kernels/cpu.h"
-#include "kernels/emu/block.h"
+#include "kernels/emu/emu_block.h"
 #include "kernels/kernels_cuda.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 typedef struct gidd_emu {
-    gidd_cpu           cpu; // first: the CPU's linear launchers look for it in device->impl
+    gidd_cpu cpu; // first: the CPU's linear launchers look for it in device->impl
     gidd_launch_target target;
 } gidd_emu;
 
-// Operations that have no CUDA source yet refuse.
-#define GIDD_MISSING(slot, arguments)                                                              \
-    gidd_status gidd_##slot##_emu(gidd_device *device, const gidd_##arguments##_args *args)        \
-    {                                                                                              \
-        (void)device;                                                                              \
-        (void)args;                                                                                \
-        return gidd_fail(GIDD_ERR_UNSUPPORTED, "there is no CUDA kernel for %s yet", #slot);       \
-    }
-#define GIDD_MISSING_WORKSPACE(operation)                                                          \
-    size_t gidd_##operation##_workspace_emu(const gidd_device_limits *limits)                      \
-    {                                                                                              \
-        (void)limits;                                                                              \
-        return 0;                                                                                  \
-    }
-#ifdef GIDD_MISSING_embed
-GIDD_MISSING(embed_fwd, embed_fwd)
-GIDD_MISSING(embed_bwd, embed_bwd)
-GIDD_MISSING_WORKSPACE(embed)
-#endif
-#ifdef GIDD_MISSING_time_cond
-GIDD_MISSING(time_cond_fwd, time_cond_fwd)
-GIDD_MISSING(time_cond_bwd, time_cond_bwd)
-GIDD_MISSING_WORKSPACE(time_cond)
-#endif
-#ifdef GIDD_MISSING_norm_mod
-GIDD_MISSING(norm_mod_fwd, norm_mod_fwd)
-GIDD_MISSING(norm_mod_bwd, norm_mod_bwd)
-GIDD_MISSING_WORKSPACE(norm_mod)
-#endif
-#ifdef GIDD_MISSING_loss_sums
-GIDD_MISSING(loss_sums, loss_sums)
-GIDD_MISSING_WORKSPACE(loss_sums)
-#endif
-#ifdef GIDD_MISSING_attention
-GIDD_MISSING(attention_fwd, attention_fwd)
-GIDD_MISSING(attention_bwd, attention_bwd)
-GIDD_MISSING_WORKSPACE(attention)
-#endif
-#ifdef GIDD_MISSING_loss
-GIDD_MISSING(loss_gidd, loss)
-GIDD_MISSING(loss_mdlm, loss)
-GIDD_MISSING_WORKSPACE(loss)
-#endif
-#ifdef GIDD_MISSING_sample
-GIDD_MISSING(sample_step, sample_step)
-GIDD_MISSING(correct_step, correct_step)
-GIDD_MISSING_WORKSPACE(sample)
-#endif
-
-#define gidd_linear_fwd_emu gidd_linear_fwd_cpu
-#define gidd_linear_bwd_data_emu gidd_linear_bwd_data_cpu
-#define gidd_linear_bwd_weight_emu gidd_linear_bwd_weight_cpu
 #define GIDD_EMU_SLOT(slot, arguments) .slot = gidd_##slot##_emu,
 static const gidd_kernels kernels_emu = {.device = "emu", GIDD_KERNEL_SLOTS(GIDD_EMU_SLOT)};
 #undef GIDD_EMU_SLOT

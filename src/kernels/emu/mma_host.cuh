@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Host halves of mma.cuh. The lanes of a warp meet; the last to come computes for all, from and into
- * their registers in PTX's layouts.
+ * Host halves of mma.cuh. The lanes of a warp meet; the last to come computes for all, from and
+ * into their registers in PTX's layouts.
  */
 #ifndef GIDD_KERNELS_EMU_MMA_HOST_CUH
 #define GIDD_KERNELS_EMU_MMA_HOST_CUH
@@ -20,7 +20,7 @@ static inline float high_half(uint32_t pair)
 }
 
 struct mma_registers {
-    float          *d;
+    float *d;
     const uint32_t *a, *b;
 };
 
@@ -29,7 +29,7 @@ static inline void multiply(void *const operands[GIDD_EMU_WARP], uint32_t)
     float a[16][16], b[16][8], d[16][8];
     for (int lane = 0; lane < GIDD_EMU_WARP; lane++) {
         const auto *of = static_cast<const mma_registers *>(operands[lane]);
-        int         g = lane / 4, t = lane % 4;
+        int g = lane / 4, t = lane % 4;
         for (int i = 0; i < 4; i++) {
             int row = g + 8 * (i % 2), column = 2 * t + 8 * (i / 2);
             a[row][column] = low_half(of->a[i]);
@@ -57,7 +57,7 @@ static inline void multiply(void *const operands[GIDD_EMU_WARP], uint32_t)
 }
 
 struct matrix_rows {
-    uint32_t   *r;
+    uint32_t *r;
     const void *row;
 };
 
@@ -68,7 +68,8 @@ static inline void load_matrices(void *const operands[GIDD_EMU_WARP], uint32_t)
     for (int lane = 0; lane < GIDD_EMU_WARP; lane++) {
         const void *row = static_cast<const matrix_rows *>(operands[lane])->row;
         if (reinterpret_cast<uintptr_t>(row) % 16 != 0) {
-            gidd_emu_fail("ldmatrix: lane %d names a row that is not 16-byte aligned: %p", lane, row);
+            gidd_emu_fail("ldmatrix: lane %d names a row that is not 16-byte aligned: %p", lane,
+                          row);
         }
         memcpy(matrix[lane / 8][lane % 8], row, 16);
     }

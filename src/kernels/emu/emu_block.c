@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "kernels/emu/block.h"
+#include "kernels/emu/emu_block.h"
 
 #include <pthread.h>
 #include <stdarg.h>
@@ -27,7 +27,7 @@ enum {
 #if defined(__x86_64__)
 // Only what the ABI asks a callee to keep; swapcontext() would make a system call each time.
 typedef void *fiber_context;
-void          gidd_emu_switch(fiber_context *from, fiber_context to);
+void gidd_emu_switch(fiber_context *from, fiber_context to);
 __asm__(".text\n"
         ".type gidd_emu_switch,@function\n"
         "gidd_emu_switch:\n"
@@ -73,20 +73,20 @@ static void make_context(fiber_context *made, char *stack, char *top, void (*ent
 // ---- the block -------------------------------------------------------------------------------
 
 typedef struct async_copy {
-    void       *target;
+    void *target;
     const void *source;
-    int         source_bytes;
-    int         group;
+    int source_bytes;
+    int group;
 } async_copy;
 
 typedef struct fiber {
-    fiber_context      context;
-    gidd_emu_position  position;
-    uint32_t           mask; // of the meeting it waits in
+    fiber_context context;
+    gidd_emu_position position;
+    uint32_t mask; // of the meeting it waits in
     gidd_emu_operation operation;
-    void              *operand;
-    int64_t            barriers; // it has reached
-    int                copy_first, copy_count, groups; // its queue of copies; groups committed
+    void *operand;
+    int64_t barriers;                   // it has reached
+    int copy_first, copy_count, groups; // its queue of copies; groups committed
 } fiber;
 
 // Lanes by what they do; the rest has ended.
@@ -97,19 +97,19 @@ typedef struct warp {
 /* Kernels name no block that they belong to, so the one that runs is the file's; `running` lets one
  * launch in at a time. */
 static struct {
-    fiber      fibers[GIDD_EMU_THREADS];
-    warp       warps[WARPS];
+    fiber fibers[GIDD_EMU_THREADS];
+    warp warps[WARPS];
     async_copy copies[GIDD_EMU_THREADS][COPIES];
-    unsigned   threads, warp_count, ended, waiting; // waiting: at the block's barrier
-    unsigned   current;
-    int        votes, last_votes;
-    int64_t    most_barriers; // that any thread has reached
-    char      *stacks, *shared;
-    size_t     shared_bytes;
+    unsigned threads, warp_count, ended, waiting; // waiting: at the block's barrier
+    unsigned current;
+    int votes, last_votes;
+    int64_t most_barriers; // that any thread has reached
+    char *stacks, *shared;
+    size_t shared_bytes;
     void (*body)(void *);
-    void         *context;
+    void *context;
     fiber_context launcher;
-    uint64_t      random; // 0: threads run in order
+    uint64_t random; // 0: threads run in order
 } block;
 
 static pthread_mutex_t running = PTHREAD_MUTEX_INITIALIZER;
@@ -178,8 +178,8 @@ static unsigned choose_lane(uint32_t ready)
 // Its own warp first, so that warps advance as whole; at random: any.
 static unsigned choose_fiber(void)
 {
-    unsigned start = block.random == 0 ? block.current / GIDD_EMU_WARP
-                                       : random_bits() % block.warp_count;
+    unsigned start =
+        block.random == 0 ? block.current / GIDD_EMU_WARP : random_bits() % block.warp_count;
     for (unsigned i = 0; i < block.warp_count; i++) {
         unsigned w = start + i < block.warp_count ? start + i : start + i - block.warp_count;
         if (block.warps[w].ready != 0) {
@@ -209,9 +209,9 @@ static void end_fiber(void)
 {
     warp *own = &block.warps[block.current / GIDD_EMU_WARP];
     if (block.fibers[block.current].barriers < block.most_barriers) {
-        gidd_emu_fail("divergent barrier: this thread ended after %lld barriers, others reached %lld",
-                      (long long)block.fibers[block.current].barriers,
-                      (long long)block.most_barriers);
+        gidd_emu_fail(
+            "divergent barrier: this thread ended after %lld barriers, others reached %lld",
+            (long long)block.fibers[block.current].barriers, (long long)block.most_barriers);
     }
     own->ready &= ~(1u << block.current % GIDD_EMU_WARP);
     block.ended++;
@@ -230,7 +230,7 @@ static void fiber_main(void)
 gidd_emu_votes gidd_emu_barrier(int vote)
 {
     fiber *self = &block.fibers[block.current];
-    warp  *own = &block.warps[block.current / GIDD_EMU_WARP];
+    warp *own = &block.warps[block.current / GIDD_EMU_WARP];
     if (++self->barriers > block.most_barriers) {
         block.most_barriers = self->barriers;
     }
@@ -264,17 +264,18 @@ gidd_emu_votes gidd_emu_barrier(int vote)
 static int meeting_is_complete(const fiber *first, const warp *own, uint32_t mask,
                                gidd_emu_operation operation)
 {
-    int      complete = 1;
+    int complete = 1;
     uint32_t self_bit = 1u << block.current % GIDD_EMU_WARP;
     for (uint32_t left = mask; left != 0; left &= left - 1) {
-        unsigned     lane = (unsigned)__builtin_ctz(left);
-        uint32_t     bit = 1u << lane;
+        unsigned lane = (unsigned)__builtin_ctz(left);
+        uint32_t bit = 1u << lane;
         const fiber *other = &first[lane];
         if (own->meeting & bit) {
             int same = other->mask == mask && other->operation == operation;
             if (!same && (other->mask & self_bit) != 0) { // each waits for the other
-                gidd_emu_fail("lane %u waits in another operation of the warp (mask %08x, here %08x)",
-                              lane, other->mask, mask);
+                gidd_emu_fail(
+                    "lane %u waits in another operation of the warp (mask %08x, here %08x)", lane,
+                    other->mask, mask);
             }
             complete &= same;
         } else if ((own->ready & bit) == 0 && (own->at_barrier & bit) == 0) {
@@ -290,8 +291,8 @@ void gidd_emu_meet(uint32_t mask, gidd_emu_operation operation, void *operand)
 {
     unsigned lane = block.current % GIDD_EMU_WARP;
     uint32_t bit = 1u << lane;
-    fiber   *first = &block.fibers[block.current - lane], *self = first + lane;
-    warp    *own = &block.warps[block.current / GIDD_EMU_WARP];
+    fiber *first = &block.fibers[block.current - lane], *self = first + lane;
+    warp *own = &block.warps[block.current / GIDD_EMU_WARP];
     if ((mask & bit) == 0) {
         gidd_emu_fail("a lane outside the mask %08x of its own warp operation", mask);
     }
@@ -324,10 +325,12 @@ void gidd_emu_copy_async(void *target, const void *source, int source_bytes)
 {
     fiber *self = &block.fibers[block.current];
     if ((uintptr_t)target % 16 != 0 || (uintptr_t)source % 16 != 0) {
-        gidd_emu_fail("an asynchronous copy that is not 16-byte aligned: %p from %p", target, source);
+        gidd_emu_fail("an asynchronous copy that is not 16-byte aligned: %p from %p", target,
+                      source);
     }
     if (source_bytes < 0 || source_bytes > 16 || self->copy_count == COPIES) {
-        gidd_emu_fail("an asynchronous copy of %d bytes, %d pending", source_bytes, self->copy_count);
+        gidd_emu_fail("an asynchronous copy of %d bytes, %d pending", source_bytes,
+                      self->copy_count);
     }
     int at = (self->copy_first + self->copy_count++) % COPIES;
     block.copies[block.current][at] = (async_copy){target, source, source_bytes, self->groups};
@@ -379,16 +382,16 @@ static void start_fibers(gidd_emu_index grid, gidd_emu_index size, gidd_emu_inde
 {
     for (unsigned i = 0; i < block.threads; i++) {
         fiber *made = &block.fibers[i];
-        char  *stack = stack_of(i);
+        char *stack = stack_of(i);
         memset(stack, GUARD, sizeof(uint64_t)); // looked at when the block has ended
         make_context(&made->context, stack,
                      stack + STACK_BYTES - (size_t)(i % 16) * STACK_COLOUR - 64, fiber_main);
-        made->position = (gidd_emu_position){
-            .thread = {i % size.x, i / size.x % size.y, i / (size.x * size.y)},
-            .block = at,
-            .block_size = size,
-            .grid_size = grid,
-            .number = i};
+        made->position =
+            (gidd_emu_position){.thread = {i % size.x, i / size.x % size.y, i / (size.x * size.y)},
+                                .block = at,
+                                .block_size = size,
+                                .grid_size = grid,
+                                .number = i};
         made->barriers = 0;
         made->copy_first = made->copy_count = made->groups = 0;
     }
@@ -441,8 +444,9 @@ void gidd_emu_run(gidd_emu_index grid, gidd_emu_index size, size_t shared_bytes,
                   void (*body)(void *context), void *context)
 {
     uint64_t threads = (uint64_t)size.x * size.y * size.z;
-    if (threads == 0 || threads > GIDD_EMU_THREADS || threads % GIDD_EMU_WARP != 0 ||
-        grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.y > 65535 || grid.z > 65535 || shared_bytes > GIDD_EMU_SHARED_BYTES) {
+    if (threads == 0 || threads > GIDD_EMU_THREADS || threads % GIDD_EMU_WARP != 0 || grid.x == 0 ||
+        grid.y == 0 || grid.z == 0 || grid.y > 65535 || grid.z > 65535 ||
+        shared_bytes > GIDD_EMU_SHARED_BYTES) {
         gidd_emu_fail("launch of %u x %u x %u blocks of %llu threads, %zu bytes of shared memory",
                       grid.x, grid.y, grid.z, (unsigned long long)threads, shared_bytes);
     }

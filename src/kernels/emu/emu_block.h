@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A CUDA block on the host: one fiber per thread, run by one thread of the process. A fiber runs until
- * it waits (for its warp or its block) or ends; whoever arrives last computes the operation for all
- * who waited, releases them and goes on. The language of CUDA over this is in cuda_host.cuh.
+ * A CUDA block on the host: one fiber per thread, run by one thread of the process. A fiber runs
+ * until it waits (for its warp or its block) or ends; whoever arrives last computes the operation
+ * for all who waited, releases them and goes on. The language of CUDA over this is in
+ * cuda_host.cuh.
  *
  * What real hardware leaves undefined ends the process here, with a message (gidd_emu_fail):
  *   - a thread that ends or waits elsewhere while others wait at a barrier that it never reaches,
  *   - lanes of a warp that meet with different operations or different masks,
  *   - a write behind dynamic shared memory, a misaligned 16-byte access of mma.cuh.
- * Shared memory, static and dynamic, holds 0xff bytes (NaN) when a block starts. With the environment
- * variable GIDD_EMU_SEED=<number> the order in which threads run is drawn at random from that seed.
+ * Shared memory, static and dynamic, holds 0xff bytes (NaN) when a block starts. With the
+ * environment variable GIDD_EMU_SEED=<number> the order in which threads run is drawn at random
+ * from that seed.
  */
-#ifndef GIDD_KERNELS_EMU_BLOCK_H
-#define GIDD_KERNELS_EMU_BLOCK_H
+#ifndef GIDD_KERNELS_EMU_EMU_BLOCK_H
+#define GIDD_KERNELS_EMU_EMU_BLOCK_H
 
 #include <stddef.h>
 #include <stdint.h>
@@ -33,7 +35,7 @@ typedef struct gidd_emu_index {
 /* The thread that runs now, and the block and grid it belongs to. */
 typedef struct gidd_emu_position {
     gidd_emu_index thread, block, block_size, grid_size;
-    unsigned       number; /* of the thread in its block: lane = number % 32 */
+    unsigned number; /* of the thread in its block: lane = number % 32 */
 } gidd_emu_position;
 
 extern const gidd_emu_position *gidd_emu_now;
@@ -49,8 +51,8 @@ void *gidd_emu_shared(void);
 /* Reports the bug of a kernel, with the place of the running thread, and aborts. Local. */
 void gidd_emu_fail(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
 
-/* What the last lane of a meeting does for all: operands[lane] is what lane passed; NULL outside the
- * mask. An operand may hold inputs and outputs: it lies still while its lane waits. */
+/* What the last lane of a meeting does for all: operands[lane] is what lane passed; NULL outside
+ * the mask. An operand may hold inputs and outputs: it lies still while its lane waits. */
 typedef void (*gidd_emu_operation)(void *const operands[GIDD_EMU_WARP], uint32_t mask);
 
 /* Waits until every lane of `mask` is here, with the same operation and mask. Local. */
@@ -63,9 +65,9 @@ typedef struct gidd_emu_votes {
 /* Waits for every thread of the block; how many of them voted with anything but 0. Local. */
 gidd_emu_votes gidd_emu_barrier(int vote);
 
-/* Asynchronous copies of 16 bytes into shared memory: queued, and done when the thread waits for their
- * group; `source_bytes` of them come from `source`, the rest is 0. `leave`: groups that may stay
- * pending. Local. */
+/* Asynchronous copies of 16 bytes into shared memory: queued, and done when the thread waits for
+ * their group; `source_bytes` of them come from `source`, the rest is 0. `leave`: groups that may
+ * stay pending. Local. */
 void gidd_emu_copy_async(void *target, const void *source, int source_bytes);
 void gidd_emu_copy_commit(void);
 void gidd_emu_copy_wait(int leave);
