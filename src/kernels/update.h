@@ -33,7 +33,7 @@ typedef struct gidd_grad_norm_args {
     int64_t      count;
 } gidd_grad_norm_args;
 
-/* state->norm, grad_scale and skip from the partials, summed in index order. */
+/* state->norm, grad_scale and skip from the partials, summed in one fixed order. */
 typedef struct gidd_grad_norm_finish_args {
     gidd_update_state *state;
     const double      *partials;
