@@ -22,6 +22,7 @@
 #ifndef GIDD_KERNELS_ATTENTION_MMA_CUH
 #define GIDD_KERNELS_ATTENTION_MMA_CUH
 
+#include "kernels/fast_math_cuda.cuh"
 #include "kernels/attention_tile.cuh"
 
 // Chosen so that results, scores and held operands fit into 255 registers. M: a warp's rows / 16;
@@ -41,11 +42,6 @@ template <int D> struct dkv_sizes {
 };
 
 static constexpr float LOG2_E = 1.44269504088896f;
-
-static __device__ __forceinline__ float power_of_two(float v)
-{
-    return exp2f(v);
-}
 
 /* Keys that a query may not see become -infinity. `query`, `key`: of this lane's element 0. */
 template <int M, int N>
@@ -95,11 +91,11 @@ static __device__ __forceinline__ void softmax_tile(softmax_state<D, M> &state,
             largest = fmaxf(largest, fmaxf(scores[m][n][e], scores[m][n][e + 1]));
         }
         largest = quad_max(largest);
-        float shift = largest * scale2, shrink = power_of_two(fmaf(before, scale2, -shift));
+        float shift = largest * scale2, shrink = approx_exp2(fmaf(before, scale2, -shift));
 #pragma unroll
         for (int n = 0; n < N; n++) {
-            scores[m][n][e] = power_of_two(fmaf(scores[m][n][e], scale2, -shift));
-            scores[m][n][e + 1] = power_of_two(fmaf(scores[m][n][e + 1], scale2, -shift));
+            scores[m][n][e] = approx_exp2(fmaf(scores[m][n][e], scale2, -shift));
+            scores[m][n][e + 1] = approx_exp2(fmaf(scores[m][n][e + 1], scale2, -shift));
             sum += scores[m][n][e] + scores[m][n][e + 1];
         }
         state.sum[m][e / 2] = fmaf(state.sum[m][e / 2], shrink, sum);
@@ -281,7 +277,7 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS)
 #pragma unroll
             for (int i = 0; i < M * PART / 2; i++) {
                 int m = i / (PART / 2), n = i / 4 % (PART / 8), e = i % 4, r = 2 * m + e / 2;
-                float p = power_of_two(fmaf(scores[m][n][e], scale2, -lse2[r]));
+                float p = approx_exp2(fmaf(scores[m][n][e], scale2, -lse2[r]));
                 dp[m][n][e] = p * (dp[m][n][e] - deltas[r]);
             }
             accumulate<D>(dq, dp, k_part);
@@ -317,7 +313,7 @@ static __device__ __forceinline__ void scores_back(float (&scores)[M][N][4], flo
 #pragma unroll
         for (int i = 0; i < 4 * M; i++) {
             int m = i / 4, e = i % 4;
-            float p = power_of_two(fmaf(scores[m][n][e], scale2, e % 2 == 0 ? -l.x : -l.y));
+            float p = approx_exp2(fmaf(scores[m][n][e], scale2, e % 2 == 0 ? -l.x : -l.y));
             scores[m][n][e] = p;
             dp[m][n][e] = p * (dp[m][n][e] - (e % 2 == 0 ? d.x : d.y));
         }

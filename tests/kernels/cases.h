@@ -38,6 +38,7 @@ typedef struct attention_case {
 static const attention_case attention_cases[] = {
     {1, 1, 1, 2},  {1, 2, 1, 4},   {2, 3, 2, 6},     {1, 32, 4, 16},  {2, 47, 3, 32},
     {1, 49, 1, 8}, {1, 97, 2, 64}, {1, 130, 1, 128}, {1, 200, 2, 10},
+    {2, 131, 2, 64}, {1, 70, 2, 96}, {1, 257, 1, 32},
 };
 
 typedef struct loss_case {

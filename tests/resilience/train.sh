@@ -194,6 +194,15 @@ scenario_ranks() { # np = 1, 2, 4, another micro-batch, a dedicated coordinator
     printf 'moved 2 -> 3 -> 1 ranks: %s\n' "$(loss_difference np1 moved)" || die "moving differs by more than 1e-5"
 }
 
+scenario_emu() { # the CUDA kernels, on the host, train as the CPU's do
+    local kind
+    for kind in cpu emu; do
+        train "$kind" 2 training.steps=6 log.every_steps=1 eval.every_steps=6 device.kind=$kind
+        [[ $rc -eq 0 ]] || die "$kind: exit $rc"
+    done
+    printf 'emu against cpu, 6 steps: %s\n' "$(loss_difference cpu emu)" || die "emu differs by more than 1e-5"
+}
+
 scenario_nan() { # a non-finite gradient skips the update on all ranks; too many end the run with 65
     GIDD_FAULT=nan:rank=1,point=gradient,step=6 train one 2
     [[ $rc -eq 0 ]] || die "one NaN: exit $rc"
