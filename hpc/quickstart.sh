@@ -8,7 +8,7 @@
 # draws samples and plots the loss. CORPUS (or $GIDD_CORPUS): a folder or archive of texts to use instead.
 # Run again it reuses what is there, and trains on for its minutes until the last step is reached.
 #
-#     GIDD_QUICKSTART_MINUTES   minutes of training in one run (default 4.5)
+#     GIDD_QUICKSTART_MINUTES   minutes of training in one run (default 5.5)
 #     GIDD_TOKENIZER_DIR        a folder that holds vocab.bpe and encoder.json already
 #
 # Everything made lies in build/, data/ and runs/demo/; the logs of the phases in data/demo/log/.
@@ -20,7 +20,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . hpc/lib/common.sh
 
 readonly config=configs/demo.yaml shards=data/demo/shards run=runs/demo logs=data/demo/log bin=build/bin
-readonly minutes=${GIDD_QUICKSTART_MINUTES:-4.5}
+readonly minutes=${GIDD_QUICKSTART_MINUTES:-5.5}
 readonly programs=(gidd-shard gidd-worker gidd-eval gidd-sample gidd-checkpoint gidd-tokenize gidd-plot)
 phase_name="start" phase_log="" mpirun_pid=""
 
