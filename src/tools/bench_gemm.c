@@ -80,10 +80,10 @@ static gidd_status run_bwd_weight(const gemm_work *w, const product *p)
 
 static gidd_status list_products(const gidd_config *config, gemm_work *w)
 {
-    gidd_model_shape s = gidd_worker_shape(config, GPT2_IDS);
+    gidd_model_shape s = gidd_resolve_shape(config, GPT2_IDS);
     w->T = s.T;
     int64_t rows = 0;
-    GIDD_TRY(gidd_worker_split(config, 1, &rows, &w->sequences));
+    GIDD_TRY(gidd_resolve_split(config, 1, &rows, &w->sequences));
     int64_t M = w->sequences * s.T;
     w->products[0] = (product){"qkv", M, 3 * s.D, s.D, s.L};
     w->products[1] = (product){"attn_out", M, s.D, s.D, s.L};
@@ -141,7 +141,7 @@ static gidd_status fill(const gemm_work *w, void *target, size_t bytes)
 
 static gidd_status reserve(const gidd_config *config, const gemm_work *w)
 {
-    gidd_model_shape s = gidd_worker_shape(config, GPT2_IDS);
+    gidd_model_shape s = gidd_resolve_shape(config, GPT2_IDS);
     return gidd_device_reserve(w->device, &(gidd_device_limits){.B = w->sequences,
                                                                 .T = s.T,
                                                                 .D = s.D,
@@ -160,7 +160,7 @@ static gidd_status open_work(gidd_bench *bench, gemm_work *w)
     }
     *config = *bench->config;
     config->training.precision = w->dtype == GIDD_BF16 ? GIDD_CONFIG_BF16 : GIDD_CONFIG_FP32;
-    gidd_status status = gidd_worker_open_device(config, 0, 1, &w->device);
+    gidd_status status = gidd_resolve_device(config, 0, 1, &w->device);
     if (status == GIDD_OK) {
         status = reserve(config, w);
     }

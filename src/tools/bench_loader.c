@@ -47,7 +47,7 @@ static gidd_status open_loader(gidd_bench *bench, loader_work *w, const gidd_sou
                                gidd_loader **loader_p)
 {
     gidd_vocab vocab = gidd_vocab_of(source->vocab_size);
-    gidd_schedule_args schedule = gidd_worker_schedule_args(bench->config, &vocab);
+    gidd_schedule_args schedule = gidd_resolve_schedule(bench->config, &vocab);
     GIDD_TRY(gidd_schedule_init(&w->schedule, &schedule));
     return gidd_loader_open(
         &(gidd_loader_args){.source = *source,

@@ -6,86 +6,17 @@
 
 #include "base/log.h"
 #include "worker/evaluate.h"
-#include "worker/inference.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-gidd_model_shape gidd_worker_shape(const gidd_config *config, int32_t base_ids)
-{
-    gidd_vocab vocab = gidd_vocab_of(base_ids);
-    return (gidd_model_shape){
-        .D = config->model.hidden_size,
-        .L = config->model.blocks,
-        .H = config->model.heads,
-        .C = config->model.cond_size,
-        .T = config->model.context,
-        .V = vocab.V,
-        .Vr = vocab.Vr,
-        .mask_id = vocab.mask,
-    };
-}
-
-gidd_schedule_args gidd_worker_schedule_args(const gidd_config *config, const gidd_vocab *vocab)
-{
-    static const gidd_weighting weightings[] = {
-        [GIDD_CONFIG_WEIGHT_NONE] = GIDD_WEIGHTING_NONE,
-        [GIDD_CONFIG_WEIGHT_CLIP] = GIDD_WEIGHTING_CLIP,
-        [GIDD_CONFIG_WEIGHT_DYNAMIC] = GIDD_WEIGHTING_DYNAMIC,
-    };
-    return (gidd_schedule_args){
-        .process = config->diffusion.process == GIDD_CONFIG_MDLM ? GIDD_PROCESS_MDLM : GIDD_PROCESS_GIDD,
-        .weighting = weightings[config->loss.weighting],
-        .p_uniform = config->model.p_uniform,
-        .t_eps = config->diffusion.t_eps,
-        .min_weight = config->loss.min_weight,
-        .max_weight = config->loss.max_weight,
-        .vocab_size = vocab->V,
-        .mask_id = vocab->mask,
-    };
-}
-
-gidd_status gidd_worker_split(const gidd_config *config, int ranks, int64_t *rows_p, int64_t *micro_p)
-{
-    int64_t G = config->training.global_batch;
-    if (G % ranks != 0) {
-        char   allowed[256] = "";
-        size_t used = 0;
-        for (int64_t count = 1; count <= G && used < sizeof allowed - 16; count++) {
-            if (G % count == 0) {
-                used += (size_t)snprintf(allowed + used, sizeof allowed - used, "%s%lld", used > 0 ? ", " : "",
-                                         (long long)count);
-            }
-        }
-        return gidd_fail(GIDD_ERR_CONFIG, "%s: training.global_batch: %lld sequences cannot be shared by %d ranks; allowed "
-                         "numbers of ranks: %s", gidd_config_place(config, "training.global_batch"), (long long)G, ranks,
-                         allowed);
-    }
-    int64_t rows = G / ranks, micro = config->training.micro_batch;
-    if (micro == 0) { // the largest divisor that is not too large
-        for (micro = rows < 64 ? rows : 64; rows % micro != 0; micro--) {
-        }
-    }
-    *rows_p = rows;
-    *micro_p = micro < rows ? micro : rows;
-    return GIDD_OK;
-}
-
-// MDLM gives clean rows weight exactly 0, so leaving them out changes nothing. With GIDD at p_u = 0 it is an
-// approximation, and only on request.
-int gidd_worker_skips_clean(const gidd_config *config)
-{
-    return config->loss.skip_clean_rows == GIDD_CONFIG_SKIP_ON ||
-           (config->loss.skip_clean_rows == GIDD_CONFIG_SKIP_AUTO && config->diffusion.process == GIDD_CONFIG_MDLM);
-}
 
 static gidd_status open_loader(gidd_worker *worker)
 {
     const gidd_config     *config = worker->config;
     const gidd_shard_info *info = gidd_shard_set_info(worker->shards);
     worker->vocab = gidd_vocab_of(info->vocab_size);
-    gidd_schedule_args schedule = gidd_worker_schedule_args(config, &worker->vocab);
+    gidd_schedule_args schedule = gidd_resolve_schedule(config, &worker->vocab);
     GIDD_TRY(gidd_schedule_init(&worker->schedule, &schedule));
     return gidd_loader_open(&(gidd_loader_args){.source = gidd_source_of_shards(worker->shards),
                                                 .schedule = &worker->schedule,
@@ -128,8 +59,8 @@ static gidd_status open_model(gidd_worker *worker)
 {
     const gidd_config *config = worker->config;
     int64_t            rows = 0;
-    GIDD_TRY(gidd_worker_split(config, gidd_comm_size(worker->args.comms->workers), &rows, &worker->micro_batch));
-    GIDD_TRY(gidd_worker_open_device(config, worker->args.comms->node_rank, worker->args.comms->node_size,
+    GIDD_TRY(gidd_resolve_split(config, gidd_comm_size(worker->args.comms->workers), &rows, &worker->micro_batch));
+    GIDD_TRY(gidd_resolve_device(config, worker->args.comms->node_rank, worker->args.comms->node_size,
                                      &worker->device));
     gidd_device_describe(worker->device, worker->device_text, sizeof worker->device_text);
     gidd_log(GIDD_LOG_INFO, "device", "%s", worker->device_text);
@@ -159,7 +90,7 @@ static gidd_status open_model(gidd_worker *worker)
         .optimizer = worker->optimizer,
         .micro_batches = (rows + worker->micro_batch - 1) / worker->micro_batch,
         .scale = 1.0f / (float)(config->training.global_batch * config->model.context),
-        .skip_clean = gidd_worker_skips_clean(config),
+        .skip_clean = gidd_resolve_skips_clean(config),
     };
     return GIDD_OK;
 }
@@ -195,7 +126,7 @@ gidd_status gidd_worker_build(gidd_worker *worker)
     gidd_watch_point(worker->watch, GIDD_WATCH_STARTUP, 0, "model");
     gidd_status local = open_loader(worker);
     if (local == GIDD_OK) {
-        gidd_model_shape shape = gidd_worker_shape(config, gidd_shard_set_info(worker->shards)->vocab_size);
+        gidd_model_shape shape = gidd_resolve_shape(config, gidd_shard_set_info(worker->shards)->vocab_size);
         int64_t          pieces = worker->has_slice ? gidd_comm_size(worker->args.comms->workers) : 1;
         local = gidd_params_init(&worker->params, &shape, (size_t)(config->comm.bucket_mib * 1048576), pieces);
     }

@@ -82,8 +82,8 @@ gidd_status gidd_worker_dry_run(const gidd_config *config, int ranks)
     dry_plan plan;
     memset(&plan, 0, sizeof plan);
     GIDD_TRY(find_vocabulary(config, &plan));
-    GIDD_TRY(gidd_worker_split(config, ranks, &plan.rows, &plan.micro));
-    gidd_model_shape shape = gidd_worker_shape(config, plan.base_ids);
+    GIDD_TRY(gidd_resolve_split(config, ranks, &plan.rows, &plan.micro));
+    gidd_model_shape shape = gidd_resolve_shape(config, plan.base_ids);
     GIDD_TRY(gidd_params_init(&plan.params, &shape, (size_t)(config->comm.bucket_mib * 1048576), ranks));
     gidd_status status = plan_memory(config, &plan);
     if (status == GIDD_OK) {

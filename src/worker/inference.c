@@ -2,51 +2,13 @@
 #include "worker/inference.h"
 
 #include "io/checkpoint.h"
-#include "worker/worker.h"
+#include "worker/resolve.h"
 
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { STAGING_ELEMENTS = 1 << 20 };
-
-// Threads of a rank: what the user says, else its share of the processors that it may run on.
-static int thread_share(const gidd_config *config, int node_size)
-{
-    const char *asked = getenv("OMP_NUM_THREADS");
-    cpu_set_t   set;
-    if (config->device.threads > 0) {
-        return (int)config->device.threads;
-    }
-    if (asked != NULL && atoi(asked) > 0) {
-        return atoi(asked);
-    }
-    int processors = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    int share = processors / node_size;
-    return share > 0 ? share : 1;
-}
-
-gidd_status gidd_worker_open_device(const gidd_config *config, int node_rank, int node_size, gidd_device **device_p)
-{
-    const char      *kind = config->device.kind;
-    int              is_auto = strcmp(kind, "auto") == 0;
-    char             name[GIDD_CONFIG_TEXT_MAX + 16];
-    gidd_device_args args = {.name = name,
-                             .dtype = config->training.precision == GIDD_CONFIG_BF16 ? GIDD_BF16 : GIDD_F32,
-                             .threads = thread_share(config, node_size)};
-    if (is_auto || strcmp(kind, "cuda") == 0) { // one device per rank of a node
-        (void)snprintf(name, sizeof name, "cuda:%d", node_rank);
-    } else {
-        (void)snprintf(name, sizeof name, "%s", kind);
-    }
-    gidd_status status = gidd_device_open(&args, device_p);
-    if (is_auto && (status == GIDD_ERR_DEVICE || status == GIDD_ERR_UNSUPPORTED)) {
-        args.name = "cpu";
-        status = gidd_device_open(&args, device_p);
-    }
-    return status;
-}
 
 static gidd_status refuse_shape_change(void *context, const char *name, gidd_config_class class, const char *before,
                                        const char *after)
@@ -93,9 +55,9 @@ static gidd_status read_fields(gidd_inference *inference, const gidd_checkpoint_
     inference->step = fields->step;
     inference->vocab = gidd_vocab_of(base_ids);
     (void)snprintf(inference->tokenizer_digest, sizeof inference->tokenizer_digest, "%s", tokenizer);
-    gidd_schedule_args schedule = gidd_worker_schedule_args(&inference->config, &inference->vocab);
+    gidd_schedule_args schedule = gidd_resolve_schedule(&inference->config, &inference->vocab);
     GIDD_TRY(gidd_schedule_init(&inference->schedule, &schedule));
-    gidd_model_shape shape = gidd_worker_shape(&inference->config, base_ids);
+    gidd_model_shape shape = gidd_resolve_shape(&inference->config, base_ids);
     return gidd_params_init(&inference->params, &shape, SIZE_MAX / 8, 1);
 }
 
@@ -135,7 +97,7 @@ gidd_status gidd_inference_open(gidd_inference *inference, const gidd_inference_
     (void)snprintf(inference->path, sizeof inference->path, "%s", gidd_checkpoint_path_of(checkpoint));
     gidd_status status = read_fields(inference, gidd_checkpoint_fields_of(checkpoint), args->cli);
     if (status == GIDD_OK) {
-        status = gidd_worker_open_device(&inference->config, args->node_rank, args->node_size, &inference->device);
+        status = gidd_resolve_device(&inference->config, args->node_rank, args->node_size, &inference->device);
     }
     if (status == GIDD_OK) {
         int is_mdlm = inference->config.diffusion.process == GIDD_CONFIG_MDLM;

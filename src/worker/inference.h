@@ -35,8 +35,4 @@ typedef struct gidd_inference {
 gidd_status gidd_inference_open(gidd_inference *inference, const gidd_inference_args *args);
 void        gidd_inference_close(gidd_inference *inference);
 
-/* Opens the device that a configuration names, as a worker does: "auto" and "cuda" take the node's
- * `node_rank`-th GPU, "auto" the CPU where there is none; threads are the rank's share. Local. */
-gidd_status gidd_worker_open_device(const gidd_config *config, int node_rank, int node_size, gidd_device **device_p);
-
 #endif

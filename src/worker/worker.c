@@ -116,7 +116,7 @@ static gidd_status open_coordinator(gidd_worker *worker)
                                                  .first_step = worker->first_step,
                                                  .context = worker->config->model.context,
                                                  .flops_per_token = flops,
-                                                 .skips_clean = gidd_worker_skips_clean(worker->config)},
+                                                 .skips_clean = gidd_resolve_skips_clean(worker->config)},
                                      .ranks = gidd_comm_size(worker->world),
                                      .signals = (uint32_t)seen},
             &worker->coordinator);

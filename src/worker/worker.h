@@ -17,6 +17,7 @@
 #include "io/shard.h"
 #include "model/model.h"
 #include "worker/optimizer.h"
+#include "worker/resolve.h"
 #include "worker/step.h"
 
 typedef struct gidd_worker_args {
@@ -80,14 +81,6 @@ gidd_status gidd_worker_join(gidd_worker *worker);
  * a slice. Collective. */
 gidd_status gidd_worker_build(gidd_worker *worker);
 void        gidd_worker_release(gidd_worker *worker);
-
-/* Shapes that a configuration and a tokenizer of `base_ids` ids give. Local. */
-gidd_model_shape   gidd_worker_shape(const gidd_config *config, int32_t base_ids);
-gidd_schedule_args gidd_worker_schedule_args(const gidd_config *config, const gidd_vocab *vocab);
-/* Sequences of a step on each of `ranks` ranks and of a micro-batch. GIDD_ERR_CONFIG: G is not divisible. Local. */
-gidd_status gidd_worker_split(const gidd_config *config, int ranks, int64_t *rows_p, int64_t *micro_p);
-/* Whether clean rows are left out of head and loss. Local. */
-int gidd_worker_skips_clean(const gidd_config *config);
 
 /* state.c: from and to checkpoints. Collective. */
 gidd_status gidd_worker_restore(gidd_worker *worker);

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/resolve.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+gidd_model_shape gidd_resolve_shape(const gidd_config *config, int32_t base_ids)
+{
+    gidd_vocab vocab = gidd_vocab_of(base_ids);
+    return (gidd_model_shape){
+        .D = config->model.hidden_size,
+        .L = config->model.blocks,
+        .H = config->model.heads,
+        .C = config->model.cond_size,
+        .T = config->model.context,
+        .V = vocab.V,
+        .Vr = vocab.Vr,
+        .mask_id = vocab.mask,
+    };
+}
+
+gidd_schedule_args gidd_resolve_schedule(const gidd_config *config, const gidd_vocab *vocab)
+{
+    static const gidd_weighting weightings[] = {
+        [GIDD_CONFIG_WEIGHT_NONE] = GIDD_WEIGHTING_NONE,
+        [GIDD_CONFIG_WEIGHT_CLIP] = GIDD_WEIGHTING_CLIP,
+        [GIDD_CONFIG_WEIGHT_DYNAMIC] = GIDD_WEIGHTING_DYNAMIC,
+    };
+    return (gidd_schedule_args){
+        .process = config->diffusion.process == GIDD_CONFIG_MDLM ? GIDD_PROCESS_MDLM : GIDD_PROCESS_GIDD,
+        .weighting = weightings[config->loss.weighting],
+        .p_uniform = config->model.p_uniform,
+        .t_eps = config->diffusion.t_eps,
+        .min_weight = config->loss.min_weight,
+        .max_weight = config->loss.max_weight,
+        .vocab_size = vocab->V,
+        .mask_id = vocab->mask,
+    };
+}
+
+gidd_status gidd_resolve_split(const gidd_config *config, int ranks, int64_t *rows_p, int64_t *micro_p)
+{
+    int64_t G = config->training.global_batch;
+    if (G % ranks != 0) {
+        char   allowed[256] = "";
+        size_t used = 0;
+        for (int64_t count = 1; count <= G && used < sizeof allowed - 16; count++) {
+            if (G % count == 0) {
+                used += (size_t)snprintf(allowed + used, sizeof allowed - used, "%s%lld", used > 0 ? ", " : "",
+                                         (long long)count);
+            }
+        }
+        return gidd_fail(GIDD_ERR_CONFIG, "%s: training.global_batch: %lld sequences cannot be shared by %d ranks; allowed "
+                         "numbers of ranks: %s", gidd_config_place(config, "training.global_batch"), (long long)G, ranks,
+                         allowed);
+    }
+    int64_t rows = G / ranks, micro = config->training.micro_batch;
+    if (micro == 0) { // the largest divisor that is not too large
+        for (micro = rows < 64 ? rows : 64; rows % micro != 0; micro--) {
+        }
+    }
+    *rows_p = rows;
+    *micro_p = micro < rows ? micro : rows;
+    return GIDD_OK;
+}
+
+// MDLM gives clean rows weight exactly 0, so leaving them out changes nothing. With GIDD at p_u = 0 it is an
+// approximation, and only on request.
+int gidd_resolve_skips_clean(const gidd_config *config)
+{
+    return config->loss.skip_clean_rows == GIDD_CONFIG_SKIP_ON ||
+           (config->loss.skip_clean_rows == GIDD_CONFIG_SKIP_AUTO && config->diffusion.process == GIDD_CONFIG_MDLM);
+}
+
+// Threads of a rank: what the user says, else its share of the processors that it may run on.
+static int thread_share(const gidd_config *config, int node_size)
+{
+    const char *asked = getenv("OMP_NUM_THREADS");
+    cpu_set_t   set;
+    if (config->device.threads > 0) {
+        return (int)config->device.threads;
+    }
+    if (asked != NULL && atoi(asked) > 0) {
+        return atoi(asked);
+    }
+    int processors = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    int share = processors / node_size;
+    return share > 0 ? share : 1;
+}
+
+gidd_status gidd_resolve_device(const gidd_config *config, int node_rank, int node_size, gidd_device **device_p)
+{
+    const char      *kind = config->device.kind;
+    int              is_auto = strcmp(kind, "auto") == 0;
+    char             name[GIDD_CONFIG_TEXT_MAX + 16];
+    gidd_device_args args = {.name = name,
+                             .dtype = config->training.precision == GIDD_CONFIG_BF16 ? GIDD_BF16 : GIDD_F32,
+                             .threads = thread_share(config, node_size)};
+    if (is_auto || strcmp(kind, "cuda") == 0) { // one device per rank of a node
+        (void)snprintf(name, sizeof name, "cuda:%d", node_rank);
+    } else {
+        (void)snprintf(name, sizeof name, "%s", kind);
+    }
+    gidd_status status = gidd_device_open(&args, device_p);
+    if (is_auto && (status == GIDD_ERR_DEVICE || status == GIDD_ERR_UNSUPPORTED)) {
+        args.name = "cpu";
+        status = gidd_device_open(&args, device_p);
+    }
+    return status;
+}
