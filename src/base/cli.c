@@ -3,7 +3,7 @@
 
 #include "base/version.h"
 
-#include <fcntl.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -111,6 +111,17 @@ gidd_status gidd_cli_load(const gidd_cli *cli, int required, gidd_config *config
         GIDD_TRY(gidd_config_override(config, cli->overrides[i]));
     }
     return gidd_config_check(config);
+}
+
+int64_t gidd_cli_count(struct argp_state *state, const char *word, int64_t lowest)
+{
+    char *end = NULL;
+    errno = 0;
+    long long value = strtoll(word, &end, 10);
+    if (end == word || *end != '\0' || errno != 0 || value < lowest || value > (INT64_C(1) << 62)) {
+        argp_error(state, "expected a whole number of at least %lld, found '%s'", (long long)lowest, word);
+    }
+    return value;
 }
 
 int gidd_cli_report(const char *program, gidd_status status)

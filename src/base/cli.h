@@ -38,6 +38,10 @@ void gidd_cli_init(void);
  * With `required`, no file at all is GIDD_ERR_USAGE with what to do; else defaults are used. Local. */
 gidd_status gidd_cli_load(const gidd_cli *cli, int required, gidd_config *config);
 
+/* For a program's own options: `word` as a whole number from `lowest` to 2^62; else a usage error that names it.
+ * Local. */
+int64_t gidd_cli_count(struct argp_state *state, const char *word, int64_t lowest);
+
 /* Prints the error record in one line on stderr if this process speaks; returns its exit code. Local. */
 int gidd_cli_report(const char *program, gidd_status status);
 

@@ -41,16 +41,6 @@ static const struct argp_option options[] = {
     {0},
 };
 
-static int64_t parse_positive(const char *word, const char *name, struct argp_state *state)
-{
-    char     *end = NULL;
-    long long value = strtoll(word, &end, 10);
-    if (end == word || *end != '\0' || value < 1) {
-        argp_error(state, "--%s: expected a number of at least 1, found '%s'", name, word);
-    }
-    return value;
-}
-
 static error_t parse_option(int key, char *word, struct argp_state *state)
 {
     eval_options *o = state->input;
@@ -62,13 +52,13 @@ static error_t parse_option(int key, char *word, struct argp_state *state)
         o->checkpoint = word;
         return 0;
     case OPTION_BATCH:
-        o->batch = parse_positive(word, "batch", state);
+        o->batch = gidd_cli_count(state, word, 1);
         return 0;
     case OPTION_DOCUMENTS:
-        o->documents = parse_positive(word, "documents", state);
+        o->documents = gidd_cli_count(state, word, 1);
         return 0;
     case OPTION_DRAWS:
-        o->draws = parse_positive(word, "draws", state);
+        o->draws = gidd_cli_count(state, word, 1);
         return 0;
     case OPTION_JSON:
         o->json = 1;

@@ -62,16 +62,6 @@ static const struct argp_option options[] = {
     {0},
 };
 
-static int64_t parse_count(const char *word, int64_t lowest, struct argp_state *state)
-{
-    char     *end = NULL;
-    long long value = strtoll(word, &end, 10);
-    if (end == word || *end != '\0' || value < lowest || value > 1000000000) {
-        argp_error(state, "expected a number of at least %" PRId64 ", found '%s'", lowest, word);
-    }
-    return value;
-}
-
 static double parse_real(const char *word, double lowest, double highest, struct argp_state *state)
 {
     char  *end = NULL;
@@ -99,16 +89,16 @@ static error_t parse_option(int key, char *word, struct argp_state *state)
         o->output = word;
         return 0;
     case OPTION_NUM:
-        o->num = parse_count(word, 1, state);
+        o->num = gidd_cli_count(state, word, 1);
         return 0;
     case OPTION_STEPS:
-        o->steps = parse_count(word, 1, state);
+        o->steps = gidd_cli_count(state, word, 1);
         return 0;
     case OPTION_BATCH:
-        o->batch = parse_count(word, 1, state);
+        o->batch = gidd_cli_count(state, word, 1);
         return 0;
     case OPTION_SEED:
-        o->seed = parse_count(word, 0, state);
+        o->seed = gidd_cli_count(state, word, 0);
         return 0;
     case OPTION_MIN_P:
         o->min_p = parse_real(word, 0, 0.999, state);

@@ -55,17 +55,6 @@ static const struct argp_option option_table[] = {
     {0},
 };
 
-static int64_t parse_count(const char *word, struct argp_state *state)
-{
-    char *end = NULL;
-    errno = 0;
-    long long value = strtoll(word, &end, 10);
-    if (errno != 0 || end == word || *end != '\0' || value < 0) {
-        argp_error(state, "'%s' is no count", word);
-    }
-    return value;
-}
-
 static int is_override(const char *word)
 {
     const char *equals = strchr(word, '=');
@@ -97,7 +86,7 @@ static error_t take_word(arguments *given, const char *word, struct argp_state *
         argp_error(state, "unexpected argument '%s'; name inputs with --input", word);
     } else if (given->command == COMMAND_SHOW && given->document < 0 &&
                strspn(word, "0123456789") == strlen(word)) {
-        given->document = parse_count(word, state);
+        given->document = gidd_cli_count(state, word, 0);
     } else if (given->dir == NULL) {
         given->dir = word;
     } else {
@@ -123,10 +112,10 @@ static error_t parse_option(int key, char *word, struct argp_state *state)
         given->tokenizer = word;
         return 0;
     case KEY_LIMIT:
-        given->limit = parse_count(word, state);
+        given->limit = gidd_cli_count(state, word, 0);
         return 0;
     case KEY_SHARD_BYTES:
-        given->shard_bytes = parse_count(word, state);
+        given->shard_bytes = gidd_cli_count(state, word, 0);
         return 0;
     case KEY_STRICT:
         given->rule = GIDD_CORPUS_STRICT;

@@ -38,9 +38,9 @@ static error_t parse_option(int key, char *word, struct argp_state *state)
         o->dry_run = 1;
         return 0;
     case OPTION_RANKS:
-        o->ranks = atoi(word);
-        if (o->ranks < 1) {
-            argp_error(state, "--ranks: expected a number of at least 1, found '%s'", word);
+        o->ranks = (int)gidd_cli_count(state, word, 1);
+        if (o->ranks < 1 || o->ranks > 1 << 20) {
+            argp_error(state, "--ranks: at most %d ranks, found '%s'", 1 << 20, word);
         }
         return 0;
     case OPTION_ALLOW_CHANGE:
