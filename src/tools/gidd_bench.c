@@ -126,16 +126,6 @@ static const command *find_command(const char *name)
 
 /* ---- The command line of a sub-command ------------------------------------------------------- */
 
-static int64_t parse_count(const char *word, long long lowest, struct argp_state *state)
-{
-    char *end = NULL;
-    long long value = strtoll(word, &end, 10);
-    if (end == word || *end != '\0' || value < lowest || value > 1000000) {
-        argp_error(state, "expected a number from %lld to 1000000, found '%s'", lowest, word);
-    }
-    return value;
-}
-
 static double parse_size(const char *word, struct argp_state *state)
 {
     char *end = NULL;
@@ -177,10 +167,10 @@ static error_t parse_option(int key, char *word, struct argp_state *state)
         state->child_inputs[0] = &o->cli;
         return 0;
     case KEY_REPEATS:
-        o->repeats = parse_count(word, 1, state);
+        o->repeats = gidd_cli_count(state, word, 1);
         return 0;
     case KEY_WARMUP:
-        o->warmup = parse_count(word, 0, state);
+        o->warmup = gidd_cli_count(state, word, 0);
         return 0;
     case KEY_FOLDER:
         o->folder = word;
