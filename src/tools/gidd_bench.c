@@ -29,6 +29,7 @@ typedef struct command {
 
 /* ---- Sub-commands and their options ---------------------------------------------------------- */
 
+enum { RUNS_MAX = 1000000 };
 enum { KEY_REPEATS = 256, KEY_WARMUP, KEY_FOLDER, KEY_MIB, KEY_GIB, KEY_WORK, KEY_DATA };
 
 #define OPTION_REPEATS                                                                             \
@@ -126,6 +127,16 @@ static const command *find_command(const char *name)
 
 /* ---- The command line of a sub-command ------------------------------------------------------- */
 
+// Bounded, so that tables of times cannot overflow.
+static int64_t parse_runs(struct argp_state *state, const char *word, int64_t lowest)
+{
+    int64_t runs = gidd_cli_count(state, word, lowest);
+    if (runs > RUNS_MAX) {
+        argp_error(state, "expected at most %d, found '%s'", RUNS_MAX, word);
+    }
+    return runs;
+}
+
 static double parse_size(const char *word, struct argp_state *state)
 {
     char *end = NULL;
@@ -167,10 +178,10 @@ static error_t parse_option(int key, char *word, struct argp_state *state)
         state->child_inputs[0] = &o->cli;
         return 0;
     case KEY_REPEATS:
-        o->repeats = gidd_cli_count(state, word, 1);
+        o->repeats = parse_runs(state, word, 1);
         return 0;
     case KEY_WARMUP:
-        o->warmup = gidd_cli_count(state, word, 0);
+        o->warmup = parse_runs(state, word, 0);
         return 0;
     case KEY_FOLDER:
         o->folder = word;
