@@ -2,6 +2,7 @@
 #include "model/activations.h"
 
 #include "kernels/time_cond.h"
+#include "model/architecture.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -18,7 +19,7 @@ enum {
 
 /* ---- Where the parameters are ---------------------------------------------------------------- */
 
-static int64_t place_of(const gidd_params *params, const char *name)
+int64_t gidd_activations_place(const gidd_params *params, const char *name)
 {
     const gidd_tensor *tensor = gidd_params_find(params, name);
     GIDD_ASSERT(tensor != NULL);
@@ -29,7 +30,7 @@ static int64_t place_in_block(const gidd_params *params, int64_t index, const ch
 {
     char full[sizeof(params->tensors->name)];
     (void)snprintf(full, sizeof(full), "blocks.%lld.%s", (long long)index, name);
-    return place_of(params, full);
+    return gidd_activations_place(params, full);
 }
 
 static void find_block_params(gidd_block *block, const gidd_params *params, int64_t i)
@@ -45,40 +46,30 @@ static void find_block_params(gidd_block *block, const gidd_params *params, int6
     block->mods = i * 6 * params->shape.D;
 }
 
-static void find_params(gidd_activations *a, const gidd_params *params)
+static void find_dit_params(gidd_activations *a, const gidd_params *params)
 {
     int64_t L = params->shape.L, D = params->shape.D;
     for (int64_t i = 0; i < L; i++) {
         find_block_params(&a->blocks[i], params, i);
     }
-    a->embedding = place_of(params, "vocab_embed.embedding");
-    a->mods_w = place_of(params, "blocks.0.adaLN_modulation.weight");
-    a->mods_b = place_of(params, "blocks.0.adaLN_modulation.bias");
-    a->time_w0 = place_of(params, "sigma_map.mlp.0.weight");
-    a->time_b0 = place_of(params, "sigma_map.mlp.0.bias");
-    a->time_w2 = place_of(params, "sigma_map.mlp.2.weight");
-    a->time_b2 = place_of(params, "sigma_map.mlp.2.bias");
-    a->head_w = place_of(params, "output_layer.linear.weight");
-    a->head_b = place_of(params, "output_layer.linear.bias");
-    a->norm_final = place_of(params, "output_layer.norm_final.weight");
+    a->embedding = gidd_activations_place(params, "vocab_embed.embedding");
+    a->mods_w = gidd_activations_place(params, "blocks.0.adaLN_modulation.weight");
+    a->mods_b = gidd_activations_place(params, "blocks.0.adaLN_modulation.bias");
+    a->time_w0 = gidd_activations_place(params, "sigma_map.mlp.0.weight");
+    a->time_b0 = gidd_activations_place(params, "sigma_map.mlp.0.bias");
+    a->time_w2 = gidd_activations_place(params, "sigma_map.mlp.2.weight");
+    a->time_b2 = gidd_activations_place(params, "sigma_map.mlp.2.bias");
+    a->head_w = gidd_activations_place(params, "output_layer.linear.weight");
+    a->head_b = gidd_activations_place(params, "output_layer.linear.bias");
+    a->norm_final = gidd_activations_place(params, "output_layer.norm_final.weight");
     a->mods_final = 6 * D * L;
     a->mods_stride = 6 * D * L + 2 * D;
 }
 
 /* ---- The table of buffers -------------------------------------------------------------------- */
 
-typedef struct buffer_kind {
-    gidd_activation_area area;
-    gidd_activation_per per;
-    int64_t cols;
-    gidd_dtype dtype;
-} buffer_kind;
-
-/* `slot` is the address of a pointer variable, of whatever element type. */
-static void add_buffer(gidd_activations *a, void *slot, buffer_kind kind, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
-
-static void add_buffer(gidd_activations *a, void *slot, buffer_kind kind, const char *format, ...)
+void gidd_activations_add(gidd_activations *a, void *slot, gidd_buffer_kind kind, const char *format,
+                          ...)
 {
     gidd_activation *entry = &a->table[a->table_count++];
     *entry = (gidd_activation){
@@ -93,97 +84,109 @@ static void add_block_buffers(gidd_activations *a, const gidd_model *model, int6
 {
     const int64_t D = model->params->shape.D, H = model->params->shape.H;
     const gidd_dtype E = model->device->dtype;
-    const buffer_kind stream = {GIDD_AREA_BLOCKS, GIDD_PER_TOKEN, D, E};
-    const buffer_kind qkv = {GIDD_AREA_BLOCKS, GIDD_PER_TOKEN, 3 * D, E};
-    const buffer_kind wide = {GIDD_AREA_BLOCKS, GIDD_PER_TOKEN, 4 * D, E};
-    const buffer_kind scalar = {GIDD_AREA_BLOCKS, GIDD_PER_TOKEN, 1, GIDD_F32};
-    const buffer_kind per_head = {GIDD_AREA_BLOCKS, GIDD_PER_TOKEN, H, GIDD_F32};
+    const gidd_buffer_kind stream = {GIDD_AREA_BLOCKS, GIDD_PER_TOKEN, D, E};
+    const gidd_buffer_kind qkv = {GIDD_AREA_BLOCKS, GIDD_PER_TOKEN, 3 * D, E};
+    const gidd_buffer_kind wide = {GIDD_AREA_BLOCKS, GIDD_PER_TOKEN, 4 * D, E};
+    const gidd_buffer_kind scalar = {GIDD_AREA_BLOCKS, GIDD_PER_TOKEN, 1, GIDD_F32};
+    const gidd_buffer_kind per_head = {GIDD_AREA_BLOCKS, GIDD_PER_TOKEN, H, GIDD_F32};
     gidd_block *block = &a->blocks[index];
     const int i = (int)index;
     if (i == 0) {
-        add_buffer(a, &block->x1, stream, "embed");
+        gidd_activations_add(a, &block->x1, stream, "embed");
     } else {
-        add_buffer(a, &block->x1, stream, "block_%02d", i - 1);
+        gidd_activations_add(a, &block->x1, stream, "block_%02d", i - 1);
     }
-    add_buffer(a, &block->mean1, scalar, "block%d_mean1", i);
-    add_buffer(a, &block->rstd1, scalar, "block%d_rstd1", i);
-    add_buffer(a, &block->u1, stream, "block%d_attn_in", i);
-    add_buffer(a, &block->qkv, qkv, "block%d_qkv", i);
-    add_buffer(a, &block->lse, per_head, "block%d_lse", i);
-    add_buffer(a, &block->attn, stream, "block%d_attn", i);
-    add_buffer(a, &block->attn_y, stream, "block%d_attn_out", i);
-    add_buffer(a, &block->x2, stream, "block%d_middle", i);
-    add_buffer(a, &block->mean2, scalar, "block%d_mean2", i);
-    add_buffer(a, &block->rstd2, scalar, "block%d_rstd2", i);
-    add_buffer(a, &block->u2, stream, "block%d_mlp_in", i);
-    add_buffer(a, &block->fc1, wide, "block%d_mlp_fc1", i);
-    add_buffer(a, &block->gelu, wide, "block%d_mlp_gelu", i);
-    add_buffer(a, &block->mlp_y, stream, "block%d_mlp_out", i);
+    gidd_activations_add(a, &block->mean1, scalar, "block%d_mean1", i);
+    gidd_activations_add(a, &block->rstd1, scalar, "block%d_rstd1", i);
+    gidd_activations_add(a, &block->u1, stream, "block%d_attn_in", i);
+    gidd_activations_add(a, &block->qkv, qkv, "block%d_qkv", i);
+    gidd_activations_add(a, &block->lse, per_head, "block%d_lse", i);
+    gidd_activations_add(a, &block->attn, stream, "block%d_attn", i);
+    gidd_activations_add(a, &block->attn_y, stream, "block%d_attn_out", i);
+    gidd_activations_add(a, &block->x2, stream, "block%d_middle", i);
+    gidd_activations_add(a, &block->mean2, scalar, "block%d_mean2", i);
+    gidd_activations_add(a, &block->rstd2, scalar, "block%d_rstd2", i);
+    gidd_activations_add(a, &block->u2, stream, "block%d_mlp_in", i);
+    gidd_activations_add(a, &block->fc1, wide, "block%d_mlp_fc1", i);
+    gidd_activations_add(a, &block->gelu, wide, "block%d_mlp_gelu", i);
+    gidd_activations_add(a, &block->mlp_y, stream, "block%d_mlp_out", i);
 }
 
 static void add_conditioning_buffers(gidd_activations *a, const gidd_model_shape *s)
 {
-    const buffer_kind features = {GIDD_AREA_CONDITIONING, GIDD_PER_SEQUENCE, GIDD_TIME_FEATURES,
+    const gidd_buffer_kind features = {GIDD_AREA_CONDITIONING, GIDD_PER_SEQUENCE, GIDD_TIME_FEATURES,
                                   GIDD_F32};
-    const buffer_kind width = {GIDD_AREA_CONDITIONING, GIDD_PER_SEQUENCE, s->C, GIDD_F32};
-    const buffer_kind mods = {GIDD_AREA_CONDITIONING, GIDD_PER_SEQUENCE, a->mods_stride, GIDD_F32};
-    const buffer_kind rope = {GIDD_AREA_CONDITIONING, GIDD_PER_POSITION, s->D / s->H, GIDD_F32};
-    add_buffer(a, &a->features, features, "t_freq");
-    add_buffer(a, &a->hidden, width, "sigma_map_hidden");
-    add_buffer(a, &a->embedding_t, width, "sigma_map_out");
-    add_buffer(a, &a->c, width, "c");
-    add_buffer(a, &a->mods, mods, "modulations");
-    add_buffer(a, &a->rope, rope, "rope");
+    const gidd_buffer_kind width = {GIDD_AREA_CONDITIONING, GIDD_PER_SEQUENCE, s->C, GIDD_F32};
+    const gidd_buffer_kind mods = {GIDD_AREA_CONDITIONING, GIDD_PER_SEQUENCE, a->mods_stride, GIDD_F32};
+    const gidd_buffer_kind rope = {GIDD_AREA_CONDITIONING, GIDD_PER_POSITION, s->D / s->H, GIDD_F32};
+    gidd_activations_add(a, &a->features, features, "t_freq");
+    gidd_activations_add(a, &a->hidden, width, "sigma_map_hidden");
+    gidd_activations_add(a, &a->embedding_t, width, "sigma_map_out");
+    gidd_activations_add(a, &a->c, width, "c");
+    gidd_activations_add(a, &a->mods, mods, "modulations");
+    gidd_activations_add(a, &a->rope, rope, "rope");
 }
 
 static void add_head_buffers(gidd_activations *a, const gidd_model *model)
 {
     const gidd_model_shape *s = &model->params->shape;
     const gidd_dtype E = model->device->dtype;
-    const buffer_kind stream = {GIDD_AREA_HEAD, GIDD_PER_TOKEN, s->D, E};
-    const buffer_kind scalar = {GIDD_AREA_HEAD, GIDD_PER_TOKEN, 1, GIDD_F32};
-    const buffer_kind logits = {GIDD_AREA_HEAD, GIDD_PER_HEAD_ROW, s->Vr, E};
-    add_buffer(a, &a->x_final, stream, "block_%02d", (int)(s->L - 1));
-    add_buffer(a, &a->mean_final, scalar, "final_mean");
-    add_buffer(a, &a->rstd_final, scalar, "final_rstd");
-    add_buffer(a, &a->u_final, stream, "final_in");
-    add_buffer(a, &a->logits, logits, "logits");
+    const gidd_buffer_kind stream = {GIDD_AREA_HEAD, GIDD_PER_TOKEN, s->D, E};
+    const gidd_buffer_kind scalar = {GIDD_AREA_HEAD, GIDD_PER_TOKEN, 1, GIDD_F32};
+    const gidd_buffer_kind logits = {GIDD_AREA_HEAD, GIDD_PER_HEAD_ROW, s->Vr, E};
+    gidd_activations_add(a, &a->x_final, stream, "block_%02d", (int)(s->L - 1));
+    gidd_activations_add(a, &a->mean_final, scalar, "final_mean");
+    gidd_activations_add(a, &a->rstd_final, scalar, "final_rstd");
+    gidd_activations_add(a, &a->u_final, stream, "final_in");
+    gidd_activations_add(a, &a->logits, logits, "logits");
 }
 
 static void add_train_buffers(gidd_activations *a, const gidd_model *model)
 {
     const gidd_model_shape *s = &model->params->shape;
     const gidd_dtype E = model->device->dtype;
-    const buffer_kind stream = {GIDD_AREA_BACKWARD, GIDD_PER_TOKEN, s->D, E};
-    const buffer_kind wide = {GIDD_AREA_BACKWARD, GIDD_PER_TOKEN, 4 * s->D, E};
-    const buffer_kind mods = {GIDD_AREA_BACKWARD, GIDD_PER_SEQUENCE, a->mods_stride, GIDD_F32};
-    const buffer_kind width = {GIDD_AREA_BACKWARD, GIDD_PER_SEQUENCE, s->C, GIDD_F32};
+    const gidd_buffer_kind stream = {GIDD_AREA_BACKWARD, GIDD_PER_TOKEN, s->D, E};
+    const gidd_buffer_kind wide = {GIDD_AREA_BACKWARD, GIDD_PER_TOKEN, 4 * s->D, E};
+    const gidd_buffer_kind mods = {GIDD_AREA_BACKWARD, GIDD_PER_SEQUENCE, a->mods_stride, GIDD_F32};
+    const gidd_buffer_kind width = {GIDD_AREA_BACKWARD, GIDD_PER_SEQUENCE, s->C, GIDD_F32};
     for (int64_t i = 0; i < s->L; i++) {
         add_block_buffers(a, model, i);
     }
-    add_buffer(a, &a->dx, stream, "dx");
-    add_buffer(a, &a->branch, stream, "dy");
-    add_buffer(a, &a->du, stream, "du");
-    add_buffer(a, &a->wide, wide, "dwide");
-    add_buffer(a, &a->dmods, mods, "dmods");
-    add_buffer(a, &a->dc, width, "dc");
+    gidd_activations_add(a, &a->dx, stream, "dx");
+    gidd_activations_add(a, &a->branch, stream, "dy");
+    gidd_activations_add(a, &a->du, stream, "du");
+    gidd_activations_add(a, &a->wide, wide, "dwide");
+    gidd_activations_add(a, &a->dmods, mods, "dmods");
+    gidd_activations_add(a, &a->dc, width, "dc");
 }
 
 static void add_infer_buffers(gidd_activations *a, const gidd_model *model)
 {
     const gidd_model_shape *s = &model->params->shape;
     const gidd_dtype E = model->device->dtype;
-    const buffer_kind stream = {GIDD_AREA_BLOCKS, GIDD_PER_TOKEN, s->D, E};
-    const buffer_kind wide = {GIDD_AREA_BLOCKS, GIDD_PER_TOKEN, 4 * s->D, E};
-    const buffer_kind per_head = {GIDD_AREA_BLOCKS, GIDD_PER_TOKEN, s->H, GIDD_F32};
-    add_buffer(a, &a->branch, stream, "branch");
-    add_buffer(a, &a->wide, wide, "wide");
-    add_buffer(a, &a->blocks[0].lse, per_head, "lse");
+    const gidd_buffer_kind stream = {GIDD_AREA_BLOCKS, GIDD_PER_TOKEN, s->D, E};
+    const gidd_buffer_kind wide = {GIDD_AREA_BLOCKS, GIDD_PER_TOKEN, 4 * s->D, E};
+    const gidd_buffer_kind per_head = {GIDD_AREA_BLOCKS, GIDD_PER_TOKEN, s->H, GIDD_F32};
+    gidd_activations_add(a, &a->branch, stream, "branch");
+    gidd_activations_add(a, &a->wide, wide, "wide");
+    gidd_activations_add(a, &a->blocks[0].lse, per_head, "lse");
+}
+
+void gidd_dit_plan(gidd_activations *a, const gidd_model *model)
+{
+    find_dit_params(a, model->params);
+    add_conditioning_buffers(a, &model->params->shape);
+    add_head_buffers(a, model);
+    if (model->mode == GIDD_MODEL_TRAIN) {
+        add_train_buffers(a, model);
+    } else {
+        add_infer_buffers(a, model);
+    }
 }
 
 /* INFER: every block works in the same buffers. u_final serves as u1, attn and u2, each of which is
  * read for the last time by what writes the next. */
-static void share_buffers(gidd_activations *a, int64_t L)
+void gidd_dit_share(gidd_activations *a, int64_t L)
 {
     for (int64_t i = 0; i < L; i++) {
         gidd_block *block = &a->blocks[i];
@@ -239,14 +242,7 @@ gidd_status gidd_activations_plan(gidd_model *model, gidd_activations **activati
         return gidd_fail(GIDD_ERR_NOMEM, "no memory for the plan of %lld blocks", (long long)s->L);
     }
     a->recompute = GIDD_RECOMPUTE_NONE;
-    find_params(a, model->params);
-    add_conditioning_buffers(a, s);
-    add_head_buffers(a, model);
-    if (model->mode == GIDD_MODEL_TRAIN) {
-        add_train_buffers(a, model);
-    } else {
-        add_infer_buffers(a, model);
-    }
+    gidd_architecture_of(s)->plan(a, model);
     GIDD_ASSERT((size_t)a->table_count <= capacity);
     size_buffers(a, model);
     *activations_p = a;
@@ -288,7 +284,7 @@ gidd_status gidd_activations_allocate(gidd_activations *a, const gidd_model *mod
         memory += entry->bytes;
     }
     if (model->mode == GIDD_MODEL_INFER) {
-        share_buffers(a, model->params->shape.L);
+        gidd_architecture_of(&model->params->shape)->share(a, model->params->shape.L);
     }
     return write_rope(a, model);
 }

@@ -122,6 +122,26 @@ void gidd_activations_destroy(gidd_activations *activations, gidd_device *device
 int64_t gidd_activation_rows(const gidd_activation *activation, int64_t B, int64_t T,
                              int64_t head_rows);
 
+/* A buffer to be: what it counts in, how many rows of how many elements of which type. */
+typedef struct gidd_buffer_kind {
+    gidd_activation_area area;
+    gidd_activation_per  per;
+    int64_t              cols;
+    gidd_dtype           dtype;
+} gidd_buffer_kind;
+
+/* Appends a buffer to the table. `slot` is the address of the pointer variable, of whatever element type, that
+ * allocation sets; the name is what gidd_model_inspect calls it. Local. */
+void gidd_activations_add(gidd_activations *activations, void *slot, gidd_buffer_kind kind,
+                          const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+/* The first element in memory of a tensor that exists. Local. */
+int64_t gidd_activations_place(const gidd_params *params, const char *name);
+
+/* The diffusion network's functions of architecture.h. Local. */
+void gidd_dit_plan(gidd_activations *activations, const gidd_model *model);
+void gidd_dit_share(gidd_activations *activations, int64_t L);
+
 /* A parameter's place: the copy of type E that the matrix products read, the fp32 master, and its
  * gradient. Local. */
 static inline const void *gidd_model_weight(const gidd_model *model, int64_t at)
