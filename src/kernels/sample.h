@@ -19,6 +19,9 @@ typedef enum gidd_sample_kind {
 typedef struct gidd_sample_step_args {
     int32_t         *z_out;     /* [rows] written; may alias z                                     */
     double          *posterior; /* [rows][width] written, or NULL; ARGMAX does not write it        */
+    double          *entropy;   /* [rows] written, or NULL: entropy in nats of what the network predicts,
+                                   softmax(logits / temperature) without the mask; 0 where the token
+                                   cannot change                                                   */
     const void      *logits;    /* [rows][stride] E                                                */
     const int32_t   *z;         /* [rows]                                                          */
     const uint8_t   *fixed;     /* [rows] 1: the position keeps its token; NULL: none is fixed     */

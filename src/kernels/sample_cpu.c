@@ -57,16 +57,35 @@ static double exp_sum(double *p, const float *logits, int64_t count, double larg
     return total;
 }
 
+// With a_j = (l_j - largest) factor and p_j = e^a_j: sum of p_j a_j. A weight of 0 adds nothing,
+// whatever its logit is.
+static double exponent_sum(const double *p, const float *logits, int64_t count, double largest,
+                           double factor)
+{
+    double total = 0.0;
+#pragma omp simd reduction(+ : total)
+    for (int64_t j = 0; j < count; j++) {
+        total += p[j] > 0.0 ? p[j] * (((double)logits[j] - largest) * factor) : 0.0;
+    }
+    return total;
+}
+
 // p = softmax(logits / temperature) without the mask, whose probability becomes 0. The mask's logit
-// is not even read: nothing was ever trained to keep it small.
+// is not even read: nothing was ever trained to keep it small. *entropy_p, where wanted, becomes
+// -sum p log p = log(total) - sum(e^a a) / total.
 static void softmax_row(double *p, const float *logits, int64_t width, int32_t mask_id,
-                        double temperature)
+                        double temperature, double *entropy_p)
 {
     int64_t after = mask_id + 1, behind = width - after;
     float   before = gidd_largest(logits, mask_id, -INFINITY);
     double  largest = (double)gidd_largest(logits + after, behind, before);
     double  total = exp_sum(p, logits, mask_id, largest, 1.0 / temperature);
     total += exp_sum(p + after, logits + after, behind, largest, 1.0 / temperature);
+    if (entropy_p != NULL) {
+        double sum = exponent_sum(p, logits, mask_id, largest, 1.0 / temperature);
+        sum += exponent_sum(p + after, logits + after, behind, largest, 1.0 / temperature);
+        *entropy_p = log(total) - sum / total;
+    }
     p[mask_id] = 0.0;
     for (int64_t j = 0; j < width; j++) {
         p[j] /= total;
@@ -125,27 +144,36 @@ static int32_t draw(const double *p, int64_t width, double u)
     return (int32_t)(width - 1);
 }
 
+static int may_change(const gidd_sample_step_args *args, int64_t row)
+{
+    int is_free = args->fixed == NULL || !args->fixed[row];
+    return is_free && (args->kind == GIDD_SAMPLE_GIDD || args->z[row] == args->mask_id);
+}
+
 static void step_row(const gidd_sample_step_args *args, gidd_dtype dtype, int64_t row,
                      double *scratch)
 {
     int64_t      width = args->width;
     int32_t      z = args->z[row];
-    int          may_change = args->fixed == NULL || !args->fixed[row];
+    int          changes = may_change(args, row), draws = args->kind != GIDD_SAMPLE_ARGMAX;
     const float *logits = gidd_elements_in(args->logits, row * args->stride, width, dtype,
                                            (float *)(void *)(scratch + width));
-    if (args->kind != GIDD_SAMPLE_GIDD && z != args->mask_id) {
-        may_change = 0;
+    double *posterior = draws && args->posterior != NULL ? args->posterior + row * width : NULL;
+    double *p = posterior != NULL ? posterior : scratch, entropy = 0.0;
+    args->z_out[row] = z;
+    if (posterior != NULL || (changes && (draws || args->entropy != NULL))) {
+        softmax_row(p, logits, width, args->mask_id, args->temperature,
+                    changes && args->entropy != NULL ? &entropy : NULL);
     }
-    if (args->kind == GIDD_SAMPLE_ARGMAX) {
-        args->z_out[row] = may_change ? most_probable(logits, width, args->mask_id) : z;
+    if (args->entropy != NULL) {
+        args->entropy[row] = entropy;
+    }
+    if (!draws && changes) {
+        args->z_out[row] = most_probable(logits, width, args->mask_id);
+    }
+    if (!draws || (!changes && posterior == NULL)) {
         return;
     }
-    if (!may_change && args->posterior == NULL) {
-        args->z_out[row] = z;
-        return;
-    }
-    double *p = args->posterior != NULL ? args->posterior + row * width : scratch;
-    softmax_row(p, logits, width, args->mask_id, args->temperature);
     if (args->kind == GIDD_SAMPLE_GIDD) {
         posterior_gidd(p, args, z);
     } else {
@@ -154,7 +182,9 @@ static void step_row(const gidd_sample_step_args *args, gidd_dtype dtype, int64_
     if (args->min_p > 0.0) {
         drop_small(p, width, args->min_p);
     }
-    args->z_out[row] = may_change ? draw(p, width, args->uniform[row]) : z;
+    if (changes) {
+        args->z_out[row] = draw(p, width, args->uniform[row]);
+    }
 }
 
 gidd_status gidd_sample_step_cpu(gidd_device *device, const gidd_sample_step_args *args)
@@ -182,7 +212,7 @@ gidd_status gidd_correct_step_cpu(gidd_device *device, const gidd_correct_step_a
         double      *p = thread_probabilities(device, args->width, omp_get_thread_num());
         const float *logits = gidd_elements_in(args->logits, row * args->stride, args->width,
                                                device->dtype, (float *)(void *)(p + args->width));
-        softmax_row(p, logits, args->width, args->mask_id, args->temperature);
+        softmax_row(p, logits, args->width, args->mask_id, args->temperature, NULL);
         int32_t proposal = draw(p, args->width, args->uniform[row]);
         args->proposal[row] = proposal;
         args->score[row] = proposal != args->z[row] ? p[proposal] : 0.0;

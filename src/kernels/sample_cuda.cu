@@ -163,6 +163,27 @@ static __device__ void sum_weights(double *sums, const row_view<E> &row, const t
     }
 }
 
+/* Entropy of e_j / total over all columns but the mask's: with a_j = log e_j it is
+ * log(total) - sum(e_j a_j) / total. `scratch`: WARPS of this call alone. */
+template <typename E>
+static __device__ double entropy_of(const row_view<E> &row, const tempered &t, double total,
+                                    double *scratch)
+{
+    double sum = 0.0;
+    for (int first = static_cast<int>(threadIdx.x) * READ; first < row.width;
+         first += THREADS * READ) {
+        float v[READ];
+        read_columns(v, row, first);
+#pragma unroll
+        for (int i = 0; i < READ; i++) {
+            double e = first + i < row.width && first + i != row.mask ? weight_of(v[i], t) : 0.0;
+            // a weight of 0 adds nothing, whatever its logit is
+            sum += e > 0.0 ? e * ((static_cast<double>(v[i]) - t.largest) * t.factor) : 0.0;
+        }
+    }
+    return log(total) - block_sum<WARPS>(sum, scratch) / total;
+}
+
 // From sums of e_j to sums of p_j, min_p aside; each thread its own chunks.
 template <typename E>
 static __device__ void weights_to_probabilities(double *sums, const row_view<E> &row, const law &p)
@@ -367,6 +388,7 @@ static __global__ void __launch_bounds__(THREADS, 4)
 {
     GIDD_DYNAMIC_SHARED(double, chunks);
     __shared__ candidate candidates[WARPS];
+    __shared__ double partial[WARPS];
     __shared__ tree all;
     int64_t r = blockIdx.x;
     int32_t z = args.z[r];
@@ -375,16 +397,25 @@ static __global__ void __launch_bounds__(THREADS, 4)
     double *posterior = args.posterior != nullptr && args.kind != GIDD_SAMPLE_ARGMAX
                             ? args.posterior + r * args.width
                             : nullptr;
+    bool wants_entropy = args.entropy != nullptr && may_change;
+    double entropy = 0.0;
     int drawn = z;
     if (may_change || posterior != nullptr) {
         row_view<E> row = view_of<E>(args.logits, r, args.width, args.stride, args.mask_id, chunk);
         candidate best = most_probable(row, candidates);
-        drawn = best.column;
-        if (args.kind != GIDD_SAMPLE_ARGMAX) {
-            tempered t = {static_cast<double>(best.logit), 1.0 / args.temperature};
-            double e_z = gidd && z != args.mask_id ? weight_of(to_float(row.logits[z]), t) : 0.0;
+        tempered t = {static_cast<double>(best.logit), 1.0 / args.temperature};
+        bool draws = args.kind != GIDD_SAMPLE_ARGMAX;
+        double e_z = 0.0, total = 0.0;
+        if (draws || wants_entropy) {
+            e_z = gidd && z != args.mask_id ? weight_of(to_float(row.logits[z]), t) : 0.0;
             sum_weights(chunks, row, t, gidd ? z : -1);
-            double total = grow(&all, chunks, row.chunks) + e_z;
+            total = grow(&all, chunks, row.chunks) + e_z;
+        }
+        if (wants_entropy) {
+            entropy = entropy_of(row, t, total, partial);
+        }
+        drawn = best.column;
+        if (draws) {
             law p = posterior_of(args, z, e_z, total);
             double whole = spread(&all, chunks, posterior, row, p, t);
             if (warp_number() == 0) {
@@ -394,6 +425,9 @@ static __global__ void __launch_bounds__(THREADS, 4)
     }
     if (threadIdx.x == 0) {
         args.z_out[r] = may_change ? drawn : z;
+        if (args.entropy != nullptr) {
+            args.entropy[r] = entropy;
+        }
     }
 }
 

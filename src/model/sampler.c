@@ -1,34 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "model/sampler.h"
-
-#include "base/rng.h"
 #include "diffusion/posterior.h"
+#include "model/sampler_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { HOST_ALIGN = 64, STEP_BITS = 20 };
-
-/* What a position needs in a step, once on the host and once on the device. */
-typedef struct sample_arrays {
-    double *uniform;
-    double *score;
-    int32_t *z; /* result of a generation step  */
-    int32_t *proposal;
-    int32_t *best;
-    uint8_t *fixed;
-} sample_arrays;
-
-struct gidd_sampler {
-    gidd_sampler_args args; /* width and temperature resolved */
-    gidd_batch batch;
-    sample_arrays host, device;
-    void *host_memory, *device_memory, *batch_memory;
-    int64_t *running;                /* [max_B] self-correction: sequences that have not stopped */
-    int32_t *before;                 /* [max_B][T] self-correction: the sequences as given       */
-    int32_t *next;                   /* [T]                                                      */
-    gidd_correct_patience *patience; /* [max_B] */
-};
+enum { HOST_ALIGN = 64 };
 
 /* ---- Memory ---------------------------------------------------------------------------------- */
 
@@ -43,12 +20,12 @@ static size_t arrays_bytes(int64_t rows)
     return 2 * rounded(n * sizeof(double)) + 3 * rounded(n * sizeof(int32_t)) + rounded(n);
 }
 
-static void point_arrays(sample_arrays *arrays, void *memory, int64_t rows)
+static void point_arrays(sampler_arrays *arrays, void *memory, int64_t rows)
 {
     const size_t doubles = rounded((size_t)rows * sizeof(double));
     const size_t ints = rounded((size_t)rows * sizeof(int32_t));
     char *at = memory;
-    *arrays = (sample_arrays){
+    *arrays = (sampler_arrays){
         .uniform = (void *)at,
         .score = (void *)(at + doubles),
         .z = (void *)(at + 2 * doubles),
@@ -65,7 +42,7 @@ static gidd_status check_args(const gidd_sampler_args *args)
         return gidd_fail(GIDD_ERR_ARG, "samples of %lld tokens with a model of at most %lld",
                          (long long)args->T, (long long)args->model->max_T);
     }
-    if (args->steps < 1 || args->steps >= (int64_t)1 << STEP_BITS) {
+    if (args->steps < 1 || args->steps >= (int64_t)1 << GIDD_SAMPLER_STEP_BITS) {
         return gidd_fail(GIDD_ERR_ARG, "%lld steps of generation", (long long)args->steps);
     }
     if (args->width != 0 && args->width != s->V && args->width != s->Vr) {
@@ -141,11 +118,10 @@ void gidd_sampler_destroy(gidd_sampler *sampler)
 
 /* ---- What both loops do ---------------------------------------------------------------------- */
 
-/* The [T] uniforms of one sequence in one step: positions 2k and 2k+1 share a draw. */
-static void draw_uniforms(const gidd_sampler *sampler, gidd_rng_stream stream, int64_t sample,
-                          int64_t step, double *uniforms)
+void gidd_sampler_draw_uniforms(const gidd_sampler *sampler, gidd_rng_stream stream, int64_t sample,
+                                int64_t step, double *uniforms)
 {
-    const uint64_t index = (uint64_t)sample << STEP_BITS | (uint64_t)step;
+    const uint64_t index = (uint64_t)sample << GIDD_SAMPLER_STEP_BITS | (uint64_t)step;
     uint32_t word[4];
     for (int64_t i = 0; i < sampler->args.T; i += 2) {
         gidd_philox(sampler->args.seed, stream, index, (uint32_t)(i / 2), word);
@@ -156,8 +132,7 @@ static void draw_uniforms(const gidd_sampler *sampler, gidd_rng_stream stream, i
     }
 }
 
-/* Opens the batch record for B sequences: their z is the caller's to fill. */
-static void open_batch(gidd_sampler *sampler, int64_t B, double t)
+void gidd_sampler_open_batch(gidd_sampler *sampler, int64_t B, double t)
 {
     gidd_batch_layout(&sampler->batch, B, sampler->args.T, sampler->batch_memory);
     for (int64_t b = 0; b < B; b++) {
@@ -165,8 +140,7 @@ static void open_batch(gidd_sampler *sampler, int64_t B, double t)
     }
 }
 
-/* The batch and its uniforms to the device, and through the trunk. */
-static gidd_status run_trunk(gidd_sampler *sampler, const double *uniforms)
+gidd_status gidd_sampler_run_trunk(gidd_sampler *sampler, const double *uniforms)
 {
     gidd_model *model = sampler->args.model;
     const int64_t rows = sampler->batch.B * sampler->batch.T;
@@ -188,8 +162,15 @@ static gidd_sample_kind kind_of_step(const gidd_sampler *sampler, int64_t i)
     return i == 0 ? GIDD_SAMPLE_ARGMAX : GIDD_SAMPLE_MDLM;
 }
 
-static gidd_status sample_rows(gidd_sampler *sampler, gidd_sample_kind kind,
-                               const gidd_posterior *p, int with_fixed, int64_t first, int64_t rows)
+/* What is wanted of a step: its number, and whether tokens are fixed and entropies asked for. */
+typedef struct step_want {
+    int64_t i;
+    gidd_sample_kind kind;
+    int fixed, entropy;
+} step_want;
+
+static gidd_status sample_rows(gidd_sampler *sampler, const step_want *want,
+                               const gidd_posterior *p, int64_t first, int64_t rows)
 {
     gidd_model *model = sampler->args.model;
     const gidd_model_shape *s = &model->params->shape;
@@ -197,15 +178,16 @@ static gidd_status sample_rows(gidd_sampler *sampler, gidd_sample_kind kind,
     GIDD_TRY(gidd_model_logits(model, first, rows, &logits));
     const gidd_sample_step_args args = {
         .z_out = sampler->device.z + first,
+        .entropy = want->entropy ? sampler->device.score + first : NULL,
         .logits = logits,
         .z = model->batch.z + first,
-        .fixed = with_fixed ? sampler->device.fixed + first : NULL,
+        .fixed = want->fixed ? sampler->device.fixed + first : NULL,
         .uniform = sampler->device.uniform + first,
         .rows = rows,
         .width = sampler->args.width,
         .stride = s->Vr,
         .mask_id = s->mask_id,
-        .kind = kind,
+        .kind = want->kind,
         .temperature = sampler->args.temperature,
         .min_p = sampler->args.min_p,
         .alpha_s = p->alpha_s,
@@ -220,30 +202,50 @@ static gidd_status sample_rows(gidd_sampler *sampler, gidd_sample_kind kind,
     return model->device->kernels->sample_step(model->device, &args);
 }
 
-gidd_status gidd_sampler_step(gidd_sampler *sampler, int64_t i, int64_t B, const double *uniforms,
-                              const uint8_t *fixed, int32_t *z)
+/* One step of the B sequences of z; entropies, where wanted, to host.score. */
+static gidd_status run_step(gidd_sampler *sampler, const step_want *want, int64_t B,
+                            const double *uniforms, int32_t *z)
 {
     gidd_model *model = sampler->args.model;
-    const gidd_sample_kind kind = kind_of_step(sampler, i);
-    const gidd_posterior p = gidd_posterior_step(sampler->args.schedule, sampler->args.steps, i);
+    const gidd_posterior p =
+        gidd_posterior_step(sampler->args.schedule, sampler->args.steps, want->i);
     const int64_t rows = B * sampler->args.T;
-    if (B < 1 || B > model->max_B || i < 0 || i >= sampler->args.steps) {
-        return gidd_fail(GIDD_ERR_ARG, "step %lld of %lld with %lld sequences, at most %lld",
-                         (long long)i, (long long)sampler->args.steps, (long long)B,
-                         (long long)model->max_B);
-    }
-    open_batch(sampler, B, p.t);
+    gidd_sampler_open_batch(sampler, B, p.t);
     memcpy(sampler->batch.z, z, (size_t)rows * sizeof(*z));
-    if (fixed != NULL) {
-        GIDD_TRY(gidd_device_copy_in(model->device, sampler->device.fixed, fixed, (size_t)rows));
-    }
-    GIDD_TRY(run_trunk(sampler, kind == GIDD_SAMPLE_ARGMAX ? NULL : uniforms));
+    GIDD_TRY(gidd_sampler_run_trunk(sampler, want->kind == GIDD_SAMPLE_ARGMAX ? NULL : uniforms));
     for (int64_t first = 0; first < rows; first += model->head_rows) {
         const int64_t left = rows - first,
                       chunk = left < model->head_rows ? left : model->head_rows;
-        GIDD_TRY(sample_rows(sampler, kind, &p, fixed != NULL, first, chunk));
+        GIDD_TRY(sample_rows(sampler, want, &p, first, chunk));
+    }
+    if (want->entropy) {
+        GIDD_TRY(gidd_device_copy_out(model->device, sampler->host.score, sampler->device.score,
+                                      (size_t)rows * sizeof(double)));
     }
     return gidd_device_copy_out(model->device, z, sampler->device.z, (size_t)rows * sizeof(*z));
+}
+
+static gidd_status load_fixed(gidd_sampler *sampler, const uint8_t *fixed, int64_t rows)
+{
+    if (fixed == NULL) {
+        return GIDD_OK;
+    }
+    return gidd_device_copy_in(sampler->args.model->device, sampler->device.fixed, fixed,
+                               (size_t)rows);
+}
+
+gidd_status gidd_sampler_step(gidd_sampler *sampler, int64_t i, int64_t B, const double *uniforms,
+                              const uint8_t *fixed, int32_t *z)
+{
+    const int64_t most = sampler->args.model->max_B;
+    if (B < 1 || B > most || i < 0 || i >= sampler->args.steps) {
+        return gidd_fail(GIDD_ERR_ARG, "step %lld of %lld with %lld sequences, at most %lld",
+                         (long long)i, (long long)sampler->args.steps, (long long)B,
+                         (long long)most);
+    }
+    const step_want want = {.i = i, .kind = kind_of_step(sampler, i), .fixed = fixed != NULL};
+    GIDD_TRY(load_fixed(sampler, fixed, B * sampler->args.T));
+    return run_step(sampler, &want, B, uniforms, z);
 }
 
 /* Start of a generation: what is given, and masks. */
@@ -257,195 +259,90 @@ static void start_sequences(gidd_sampler *sampler, int64_t rows, const int32_t *
     }
 }
 
-static gidd_status generate_batch(gidd_sampler *sampler, int64_t first_sample, int64_t B,
-                                  const int32_t *given, int32_t *z)
+int64_t gidd_sampler_computed_steps(const gidd_sampler *sampler)
+{
+    const int is_gidd = sampler->args.schedule->args.process == GIDD_PROCESS_GIDD;
+    return sampler->args.steps - (is_gidd ? 1 : 0);
+}
+
+/* Mean entropy of a sequence's prediction where it may change: of the positions that are not given,
+ * and in MDLM of those still masked. z is what the step started from. */
+static double mean_entropy(const gidd_sampler *sampler, const int32_t *z, const uint8_t *fixed,
+                           const double *entropy)
+{
+    const int32_t mask = sampler->args.model->params->shape.mask_id;
+    const int is_gidd = sampler->args.schedule->args.process == GIDD_PROCESS_GIDD;
+    int64_t free_positions = 0;
+    double sum = 0.0;
+    for (int64_t i = 0; i < sampler->args.T; i++) {
+        free_positions += !fixed[i] && (is_gidd || z[i] == mask);
+        sum += entropy[i]; /* 0 where nothing may change */
+    }
+    return free_positions > 0 ? sum / (double)free_positions : 0.0;
+}
+
+static gidd_status generate_batch(gidd_sampler *sampler, const gidd_sample_span *span, int32_t *z,
+                                  double *entropy)
 {
     const gidd_sampler_args *args = &sampler->args;
-    const uint8_t *fixed = given != NULL ? sampler->host.fixed : NULL;
-    const int64_t last = args->schedule->args.process == GIDD_PROCESS_GIDD ? 1 : 0;
-    start_sequences(sampler, B * args->T, given, z);
-    for (int64_t i = args->steps - 1; i >= last; i--) {
+    const int64_t computed = gidd_sampler_computed_steps(sampler), B = span->count, T = args->T;
+    start_sequences(sampler, B * T, span->given, z);
+    GIDD_TRY(load_fixed(sampler, span->given != NULL ? sampler->host.fixed : NULL, B * T));
+    for (int64_t done = 0; done < computed; done++) {
+        const int64_t i = args->steps - 1 - done;
+        const step_want want = {.i = i,
+                                .kind = kind_of_step(sampler, i),
+                                .fixed = span->given != NULL,
+                                .entropy = entropy != NULL};
         for (int64_t b = 0; b < B; b++) {
-            draw_uniforms(sampler, GIDD_STREAM_SAMPLE, first_sample + b, i,
-                          sampler->host.uniform + b * args->T);
+            gidd_sampler_draw_uniforms(sampler, GIDD_STREAM_SAMPLE, span->first_sample + b, i,
+                                       sampler->host.uniform + b * T);
         }
-        GIDD_TRY(gidd_sampler_step(sampler, i, B, sampler->host.uniform, fixed, z));
+        GIDD_TRY(run_step(sampler, &want, B, sampler->host.uniform, z));
+        for (int64_t b = 0; entropy != NULL && b < B; b++) {
+            entropy[b * computed + done] =
+                mean_entropy(sampler, sampler->batch.z + b * T, sampler->host.fixed + b * T,
+                             sampler->host.score + b * T);
+        }
         if (args->progress != NULL) {
-            args->progress(args->context, args->steps - i, args->steps - last, z, B);
+            args->progress(args->context, done + 1, computed, z, B);
         }
     }
     return GIDD_OK;
 }
 
-static gidd_status check_samples(int64_t first_sample, int64_t count)
+gidd_status gidd_sampler_check_span(const gidd_sample_span *span)
 {
-    if (first_sample < 0 || count < 0 || first_sample + count >= (int64_t)1 << (63 - STEP_BITS)) {
-        return gidd_fail(GIDD_ERR_ARG, "samples %lld + %lld", (long long)first_sample,
-                         (long long)count);
+    const int64_t most = (int64_t)1 << (63 - GIDD_SAMPLER_STEP_BITS);
+    if (span->first_sample < 0 || span->count < 0 || span->first_sample >= most ||
+        span->count >= most - span->first_sample) {
+        return gidd_fail(GIDD_ERR_ARG, "samples %lld + %lld", (long long)span->first_sample,
+                         (long long)span->count);
     }
     return GIDD_OK;
 }
 
-gidd_status gidd_sampler_generate(gidd_sampler *sampler, int64_t first_sample, int64_t count,
-                                  const int32_t *given, int32_t *ids)
+gidd_sample_span gidd_sampler_next_batch(const gidd_sampler *sampler, const gidd_sample_span *span,
+                                         int64_t done)
 {
-    const int64_t most = sampler->args.model->max_B, T = sampler->args.T;
-    GIDD_TRY(check_samples(first_sample, count));
-    for (int64_t done = 0; done < count; done += most) {
-        const int64_t B = count - done < most ? count - done : most;
-        GIDD_TRY(generate_batch(sampler, first_sample + done, B,
-                                given != NULL ? given + done * T : NULL, ids + done * T));
-    }
-    return GIDD_OK;
-}
-
-/* ---- Self-correction ------------------------------------------------------------------------- */
-
-static gidd_status propose_rows(gidd_sampler *sampler, double temperature, int64_t first,
-                                int64_t rows)
-{
-    gidd_model *model = sampler->args.model;
-    const gidd_model_shape *s = &model->params->shape;
-    void *logits = NULL;
-    GIDD_TRY(gidd_model_logits(model, first, rows, &logits));
-    const gidd_correct_step_args args = {
-        .proposal = sampler->device.proposal + first,
-        .score = sampler->device.score + first,
-        .best = sampler->device.best + first,
-        .logits = logits,
-        .z = model->batch.z + first,
-        .uniform = sampler->device.uniform + first,
-        .rows = rows,
-        .width = sampler->args.width,
-        .stride = s->Vr,
-        .mask_id = s->mask_id,
-        .temperature = temperature,
+    const int64_t left = span->count - done, most = sampler->args.model->max_B;
+    return (gidd_sample_span){
+        .first_sample = span->first_sample + done,
+        .count = left < most ? left : most,
+        .given = span->given != NULL ? span->given + done * sampler->args.T : NULL,
     };
-    return model->device->kernels->correct_step(model->device, &args);
 }
 
-/* Proposals, scores and best tokens of the batch, on the host. */
-static gidd_status propose(gidd_sampler *sampler, double temperature)
+gidd_status gidd_sampler_generate(gidd_sampler *sampler, const gidd_sample_span *span, int32_t *ids,
+                                  double *entropy)
 {
-    gidd_model *model = sampler->args.model;
-    const sample_arrays *to = &sampler->host, *from = &sampler->device;
-    const int64_t rows = sampler->batch.B * sampler->batch.T;
-    GIDD_TRY(run_trunk(sampler, sampler->host.uniform));
-    for (int64_t first = 0; first < rows; first += model->head_rows) {
-        const int64_t left = rows - first,
-                      chunk = left < model->head_rows ? left : model->head_rows;
-        GIDD_TRY(propose_rows(sampler, temperature, first, chunk));
-    }
-    const size_t ids_bytes = (size_t)rows * sizeof(*to->best);
-    GIDD_TRY(gidd_device_copy_out(model->device, to->proposal, from->proposal, ids_bytes));
-    GIDD_TRY(gidd_device_copy_out(model->device, to->best, from->best, ids_bytes));
-    return gidd_device_copy_out(model->device, to->score, from->score,
-                                (size_t)rows * sizeof(*to->score));
-}
-
-static double share_equal(const int32_t *a, const int32_t *b, int64_t count)
-{
-    int64_t equal = 0;
-    for (int64_t i = 0; i < count; i++) {
-        equal += a[i] == b[i];
-    }
-    return (double)equal / (double)count;
-}
-
-/* Ends a step of one sequence, whose proposals are row `row` of the batch. */
-static gidd_correct_verdict finish_step(gidd_sampler *sampler, const gidd_correct_args *args,
-                                        int64_t row, gidd_correct_patience *patience, int32_t *z,
-                                        gidd_correct_result *result)
-{
-    const int64_t T = sampler->args.T;
-    const size_t bytes = (size_t)T * sizeof(*z);
-    const int32_t *best = sampler->host.best + row * T;
-    if (result->steps == 0) {
-        result->initial_accuracy = result->final_accuracy = share_equal(z, best, T);
-    }
-    memcpy(sampler->next, z, bytes);
-    const int64_t chosen =
-        gidd_correct_select(sampler->host.score + row * T, sampler->host.proposal + row * T, T,
-                            args->tokens_per_step, sampler->next, NULL);
-    const double accuracy = share_equal(sampler->next, best, T);
-    result->steps++;
-    result->verdict = gidd_correct_judge(patience, accuracy, chosen);
-    if (result->verdict != GIDD_CORRECT_STALLED) {
-        memcpy(z, sampler->next, bytes);
-        result->final_accuracy = accuracy;
-    }
-    return result->verdict;
-}
-
-/* One step of all sequences of the batch that still run; returns how many go on in *running_p. */
-static gidd_status correct_once(gidd_sampler *sampler, const gidd_correct_args *args, int64_t step,
-                                int64_t first_sample, int32_t *z, gidd_correct_result *results,
-                                int64_t *running_p)
-{
-    const int64_t T = sampler->args.T, running = *running_p;
-    int64_t left = 0;
-    open_batch(sampler, running, args->t);
-    for (int64_t r = 0; r < running; r++) {
-        const int64_t b = sampler->running[r];
-        memcpy(sampler->batch.z + r * T, z + b * T, (size_t)T * sizeof(*z));
-        draw_uniforms(sampler, GIDD_STREAM_CORRECT, first_sample + b, step,
-                      sampler->host.uniform + r * T);
-    }
-    GIDD_TRY(propose(sampler, args->temperature));
-    for (int64_t r = 0; r < running; r++) {
-        const int64_t b = sampler->running[r];
-        if (finish_step(sampler, args, r, &sampler->patience[b], z + b * T, &results[b]) ==
-            GIDD_CORRECT_ADOPT) {
-            sampler->running[left++] = b;
-        }
-    }
-    *running_p = left;
-    return GIDD_OK;
-}
-
-static gidd_status correct_batch(gidd_sampler *sampler, const gidd_correct_args *args,
-                                 int64_t first_sample, int64_t B, int32_t *z,
-                                 gidd_correct_result *results)
-{
-    const int64_t T = sampler->args.T;
-    int64_t running = B;
-    memcpy(sampler->before, z, (size_t)(B * T) * sizeof(*z));
-    for (int64_t b = 0; b < B; b++) {
-        sampler->running[b] = b;
-        sampler->patience[b] = (gidd_correct_patience){.max_patience = args->max_patience};
-        results[b] = (gidd_correct_result){.verdict = GIDD_CORRECT_ADOPT};
-    }
-    for (int64_t step = 0; step < args->max_steps && running > 0; step++) {
-        GIDD_TRY(correct_once(sampler, args, step, first_sample, z, results, &running));
-        if (sampler->args.progress != NULL) {
-            sampler->args.progress(sampler->args.context, step + 1, args->max_steps, z, B);
-        }
-    }
-    for (int64_t i = 0; i < B * T; i++) {
-        results[i / T].changed += z[i] != sampler->before[i];
-    }
-    return GIDD_OK;
-}
-
-gidd_status gidd_sampler_correct(gidd_sampler *sampler, const gidd_correct_args *args,
-                                 int64_t first_sample, int64_t count, int32_t *ids,
-                                 gidd_correct_result *results)
-{
-    const int64_t most = sampler->args.model->max_B, T = sampler->args.T;
-    GIDD_TRY(check_samples(first_sample, count));
-    if (args->max_steps < 0 || args->max_steps >= (int64_t)1 << STEP_BITS ||
-        args->tokens_per_step < 1 || !(args->temperature > 0.0) ||
-        !(args->t > 0.0 && args->t < 1.0)) {
-        return gidd_fail(
-            GIDD_ERR_ARG,
-            "self-correction at time %g, temperature %g, %lld tokens in each of %lld steps",
-            args->t, args->temperature, (long long)args->tokens_per_step,
-            (long long)args->max_steps);
-    }
-    for (int64_t done = 0; done < count; done += most) {
-        const int64_t B = count - done < most ? count - done : most;
-        GIDD_TRY(
-            correct_batch(sampler, args, first_sample + done, B, ids + done * T, results + done));
+    const int64_t computed = gidd_sampler_computed_steps(sampler);
+    GIDD_TRY(gidd_sampler_check_span(span));
+    for (int64_t done = 0; done < span->count;) {
+        const gidd_sample_span batch = gidd_sampler_next_batch(sampler, span, done);
+        GIDD_TRY(generate_batch(sampler, &batch, ids + done * sampler->args.T,
+                                entropy != NULL ? entropy + done * computed : NULL));
+        done += batch.count;
     }
     return GIDD_OK;
 }

@@ -4,8 +4,8 @@
  * sequences in batches of the model's max_B.
  *
  *     gidd_sampler_create(&args, &sampler);
- *     gidd_sampler_generate(sampler, first_sample, count, NULL, ids);
- *     gidd_sampler_correct(sampler, &correct, first_sample, count, ids, results);
+ *     gidd_sampler_generate(sampler, &(gidd_sample_span){first_sample, count, NULL}, ids, NULL);
+ *     gidd_sampler_correct(sampler, &correct, &(gidd_sample_span){...}, ids, results);
  *
  * The uniforms of a sequence are a function of (seed, its global sample number, step, position) alone,
  * so what a sequence becomes depends neither on the batch that it shares nor on the rank that draws it,
@@ -40,11 +40,22 @@ typedef struct gidd_sampler gidd_sampler; /* opaque: nothing but scratch */
 gidd_status gidd_sampler_create(const gidd_sampler_args *args, gidd_sampler **sampler_p);
 void        gidd_sampler_destroy(gidd_sampler *sampler); /* NULL-safe. Local. */
 
-/* Sequences first_sample ... + count - 1 into ids [count][T]. `given` [count][T] holds tokens that stay
- * as they are, and -1 where one is to be found (infilling); NULL: none is given. GIDD's last step, from
- * a time to itself, is the identity and is not computed. Local. */
-gidd_status gidd_sampler_generate(gidd_sampler *sampler, int64_t first_sample, int64_t count,
-                                  const int32_t *given, int32_t *ids);
+/* Which sequences: numbers first_sample ... + count - 1. `given` [count][T] holds the tokens that
+ * stay as they are and -1 where one is to be found (infilling); NULL: none is given. */
+typedef struct gidd_sample_span {
+    int64_t        first_sample, count;
+    const int32_t *given;
+} gidd_sample_span;
+
+/* Steps of a generation that are computed: all of them, but for GIDD's last one, which leads from a time
+ * to itself and is the identity. Local. */
+int64_t gidd_sampler_computed_steps(const gidd_sampler *sampler);
+
+/* The sequences of a span into ids [count][T]. `entropy` [count][computed steps], or NULL: in the order of
+ * the steps, the mean over the positions that could change of the entropy (nats) of the network's
+ * prediction there, at the sampler's temperature; 0 where there are none. Local. */
+gidd_status gidd_sampler_generate(gidd_sampler *sampler, const gidd_sample_span *span, int32_t *ids,
+                                  double *entropy);
 
 /* One step of the loop, i = steps-1 ... 0, with given uniforms [B][T] (unused in MDLM's step 0, which
  * takes the most probable tokens): z [B][T] is read and written. fixed [B][T]: 1 where the token stays;
@@ -69,10 +80,10 @@ typedef struct gidd_correct_result {
     gidd_correct_verdict verdict;          /* CONVERGED, STALLED, or ADOPT: max_steps are over      */
 } gidd_correct_result;
 
-/* Improves ids [count][T] in place; results [count]. Every sequence stops by itself, and those that
- * still run share the batch. Local. */
+/* Improves ids [count][T] in place; results [count]. What span->given holds must be in ids already, and
+ * stays. Every sequence stops by itself, and those that still run share the batch. Local. */
 gidd_status gidd_sampler_correct(gidd_sampler *sampler, const gidd_correct_args *args,
-                                 int64_t first_sample, int64_t count, int32_t *ids,
+                                 const gidd_sample_span *span, int32_t *ids,
                                  gidd_correct_result *results);
 
 #endif

@@ -177,14 +177,15 @@ static gidd_status draw_samples(sample_work *work)
     if (work->mine == 0) {
         return GIDD_OK;
     }
-    GIDD_TRY(gidd_sampler_generate(work->sampler, work->first, work->mine, NULL, work->ids));
+    const gidd_sample_span span = {work->first, work->mine, NULL};
+    GIDD_TRY(gidd_sampler_generate(work->sampler, &span, work->ids, NULL));
     if (!work->options->correct) {
         return GIDD_OK;
     }
     return gidd_sampler_correct(work->sampler,
                                 &(gidd_correct_args){
                                     .t = 0.01, .temperature = 0.1, .tokens_per_step = 1, .max_steps = 128, .max_patience = 32},
-                                work->first, work->mine, work->ids, work->results);
+                                &span, work->ids, work->results);
 }
 
 // All samples to rank 0: shares are consecutive, so rank order is sample order.

@@ -73,6 +73,16 @@ typedef struct fixture {
     buffer   dev_z, dev_fixed, dev_logits, dev_uniform;
 } fixture;
 
+// -sum p log p of a softmax.
+static double reference_entropy(const double *p, int64_t width)
+{
+    double entropy = 0.0;
+    for (int64_t j = 0; j < width; j++) {
+        entropy -= p[j] > 0.0 ? p[j] * log(p[j]) : 0.0;
+    }
+    return entropy;
+}
+
 static fixture make_fixture(gidd_device *device, sample_case c)
 {
     fixture f = {.z = malloc((size_t)c.rows * sizeof *f.z),
@@ -140,7 +150,8 @@ static void check_step(gidd_device *device, sample_case c, gidd_sample_kind kind
             *plain = malloc((size_t)c.rows * sizeof *ids);
     double *posterior = malloc((size_t)(c.rows * c.width) * sizeof *posterior);
     double *exact = malloc((size_t)c.width * sizeof *exact),
-           *xhat = malloc((size_t)c.width * sizeof *xhat);
+           *xhat = malloc((size_t)c.width * sizeof *xhat),
+           *entropy = malloc((size_t)c.rows * sizeof *entropy);
     memset(posterior, 0xff, (size_t)(c.rows * c.width) * sizeof *posterior);
     buffer z_out = buffer_of_bytes(device, f.z, (size_t)c.rows * sizeof *f.z);
     buffer dev_posterior =
@@ -148,6 +159,12 @@ static void check_step(gidd_device *device, sample_case c, gidd_sample_kind kind
     args.z_out = z_out.memory;
     CHECK_OK(device->kernels->sample_step(device, &args));
     buffer_bytes(&z_out, plain);
+    buffer dev_entropy = buffer_of_bytes(device, f.uniform, (size_t)c.rows * sizeof *entropy);
+    args.entropy = dev_entropy.memory;
+    CHECK_OK(device->kernels->sample_step(device, &args));
+    buffer_bytes(&z_out, ids);
+    buffer_bytes(&dev_entropy, entropy);
+    cr_assert_eq(memcmp(ids, plain, (size_t)c.rows * sizeof *ids), 0);
     args.posterior = kind == GIDD_SAMPLE_ARGMAX ? NULL : dev_posterior.memory;
     CHECK_OK(device->kernels->sample_step(device, &args));
     buffer_bytes(&z_out, ids);
@@ -158,9 +175,12 @@ static void check_step(gidd_device *device, sample_case c, gidd_sample_kind kind
         const double *logits = f.logits + i * c.stride, *p = posterior + i * c.width;
         int     may_change = !f.fixed[i] && (kind == GIDD_SAMPLE_GIDD || f.z[i] == args.mask_id);
         int64_t expected = reference_best(logits, c.width, args.mask_id);
+        ref_softmax(xhat, logits, c.width, args.mask_id, c.temperature);
+        double spread = may_change ? reference_entropy(xhat, c.width) : 0.0;
+        cr_assert(fabs(entropy[i] - spread) <= 1e-12 * (1.0 + spread), "row %lld: %.17g %.17g",
+                  (long long)i, entropy[i], spread);
         if (kind != GIDD_SAMPLE_ARGMAX) {
             double sum = 0.0;
-            ref_softmax(xhat, logits, c.width, args.mask_id, c.temperature);
             reference_posterior(exact, xhat, f.z[i], &args);
             for (int64_t j = 0; j < c.width; j++) {
                 cr_assert(fabs(p[j] - exact[j]) <= 1e-12, "row %lld: %g %g", (long long)i, p[j],
@@ -174,6 +194,8 @@ static void check_step(gidd_device *device, sample_case c, gidd_sample_kind kind
     }
     buffer_release(&z_out);
     buffer_release(&dev_posterior);
+    buffer_release(&dev_entropy);
+    free(entropy);
     free(ids);
     free(plain);
     free(posterior);

@@ -5,6 +5,7 @@
 #include "model/tiny.h"
 
 #include <criterion/criterion.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,8 +29,9 @@ static void generate(const tiny_args *args, uint64_t seed, int64_t first, int64_
 {
     tiny *t = tiny_open(args);
     gidd_sampler *sampler = open_sampler(t, seed);
-    cr_assert_eq(gidd_sampler_generate(sampler, first, count, given, ids), GIDD_OK, "%s",
-                 gidd_error_last()->text);
+    cr_assert_eq(
+        gidd_sampler_generate(sampler, &(gidd_sample_span){first, count, given}, ids, NULL),
+        GIDD_OK, "%s", gidd_error_last()->text);
     gidd_sampler_destroy(sampler);
     tiny_close(t);
 }
@@ -123,7 +125,8 @@ static void check_steps(gidd_loss_kind loss)
         }
         cr_assert_eq(gidd_sampler_step(sampler, i, 1, uniforms, NULL, z), GIDD_OK);
     }
-    cr_assert_eq(gidd_sampler_generate(sampler, FIRST, 1, NULL, ids), GIDD_OK);
+    cr_assert_eq(gidd_sampler_generate(sampler, &(gidd_sample_span){FIRST, 1, NULL}, ids, NULL),
+                 GIDD_OK);
     cr_assert_arr_eq(ids, z, sizeof ids);
     gidd_sampler_destroy(sampler);
     tiny_close(t);
@@ -181,11 +184,13 @@ Test(sampler, progress_is_told_and_nothing_is_allocated)
                                                           .context = &calls},
                                      &sampler),
                  GIDD_OK);
-    cr_assert_eq(gidd_sampler_generate(sampler, 0, 2, NULL, ids), GIDD_OK);
+    cr_assert_eq(gidd_sampler_generate(sampler, &(gidd_sample_span){0, 2, NULL}, ids, NULL),
+                 GIDD_OK);
     cr_assert_eq(calls, STEPS);
     const int64_t before = t->device->allocation_count; /* the kernels' caches are warm now */
     calls = 0;
-    cr_assert_eq(gidd_sampler_generate(sampler, 0, 2, NULL, ids), GIDD_OK);
+    cr_assert_eq(gidd_sampler_generate(sampler, &(gidd_sample_span){0, 2, NULL}, ids, NULL),
+                 GIDD_OK);
     cr_assert_eq(t->device->allocation_count, before);
     gidd_sampler_destroy(sampler);
     tiny_close(t);
@@ -236,7 +241,9 @@ Test(sampler, correction_converges_on_what_the_model_is_sure_of)
     for (int i = 0; i < COUNT * TINY_T; i++) {
         ids[i] = i % TINY_T < i / TINY_T ? 5 : 9; /* sequence b starts with b right tokens */
     }
-    cr_assert_eq(gidd_sampler_correct(sampler, &args, 0, COUNT, ids, results), GIDD_OK);
+    cr_assert_eq(
+        gidd_sampler_correct(sampler, &args, &(gidd_sample_span){0, COUNT, NULL}, ids, results),
+        GIDD_OK);
     for (int b = 0; b < COUNT; b++) {
         const int wrong = TINY_T - b;
         cr_assert_float_eq(results[b].initial_accuracy, (double)b / TINY_T, 1e-12);
@@ -269,7 +276,9 @@ Test(sampler, correction_stops_when_patience_is_over)
         for (int i = 0; i < TINY_T; i++) {
             ids[run][i] = 9;
         }
-        cr_assert_eq(gidd_sampler_correct(sampler, &args, 1, 1, ids[run], &result), GIDD_OK);
+        cr_assert_eq(gidd_sampler_correct(sampler, &args, &(gidd_sample_span){1, 1, NULL}, ids[run],
+                                          &result),
+                     GIDD_OK);
         cr_assert_eq(result.verdict, run < 2 ? GIDD_CORRECT_ADOPT : GIDD_CORRECT_STALLED);
         cr_assert_eq(result.steps, run + 1);
         cr_assert_eq(result.changed,
@@ -290,7 +299,9 @@ static void correct(int64_t max_B, int64_t first, int64_t count, int32_t *ids,
     gidd_correct_args args = correct_args;
     args.max_patience = 4;
     args.temperature = 1.0; /* proposals that depend on their uniforms */
-    cr_assert_eq(gidd_sampler_correct(sampler, &args, first, count, ids, results), GIDD_OK);
+    cr_assert_eq(
+        gidd_sampler_correct(sampler, &args, &(gidd_sample_span){first, count, NULL}, ids, results),
+        GIDD_OK);
     gidd_sampler_destroy(sampler);
     tiny_close(t);
 }
@@ -314,4 +325,73 @@ Test(sampler, corrections_do_not_depend_on_the_batch)
         different += all[b].steps != all[0].steps;
     }
     cr_assert(different > 0, "all sequences stopped together: nothing was tested");
+}
+
+/* Tokens that are given are not exchanged, though the model is sure of others. */
+Test(sampler, correction_keeps_what_is_given)
+{
+    tiny *t = tiny_open(&(tiny_args){.mode = GIDD_MODEL_INFER});
+    gidd_sampler *sampler = open_sampler(t, 3);
+    gidd_correct_args args = correct_args;
+    gidd_correct_result results[COUNT];
+    int32_t ids[COUNT * TINY_T], given[COUNT * TINY_T];
+    make_constant(t, 5, 50.0f);
+    args.tokens_per_step = 2;
+    for (int i = 0; i < COUNT * TINY_T; i++) {
+        ids[i] = 9;
+        given[i] = i % 4 == 1 ? 9 : -1;
+    }
+    cr_assert_eq(
+        gidd_sampler_correct(sampler, &args, &(gidd_sample_span){0, COUNT, given}, ids, results),
+        GIDD_OK);
+    for (int i = 0; i < COUNT * TINY_T; i++) {
+        cr_assert_eq(ids[i], given[i] >= 0 ? 9 : 5);
+    }
+    cr_assert_eq(results[0].changed, TINY_T - TINY_T / 4);
+    cr_assert_eq(results[0].final_accuracy, 0.75);
+    cr_assert_eq(results[0].verdict, GIDD_CORRECT_CONVERGED);
+    gidd_sampler_destroy(sampler);
+    tiny_close(t);
+}
+
+/* ---- Entropy of each step -------------------------------------------------------------------- */
+
+/* A model that answers the same everywhere predicts with one entropy, at every step that has
+ * something left to predict; asking for it changes no sample. */
+static void check_entropy(gidd_loss_kind loss, int64_t max_B)
+{
+    tiny *t = tiny_open(&(tiny_args){.mode = GIDD_MODEL_INFER, .loss = loss, .max_B = max_B});
+    gidd_sampler *sampler = open_sampler(t, 3);
+    const int64_t computed = gidd_sampler_computed_steps(sampler);
+    int32_t given[COUNT * TINY_T], plain[COUNT * TINY_T], ids[COUNT * TINY_T];
+    double entropy[COUNT * STEPS];
+    const gidd_sample_span span = {FIRST, COUNT, given};
+    make_constant(t, 5, 2.0f);
+    for (int i = 0; i < COUNT * TINY_T; i++) {
+        given[i] = i < TINY_T || i % 3 == 0 ? 1 : -1; /* of the first sequence all are given */
+    }
+    cr_assert_eq(computed, loss == GIDD_LOSS_GIDD ? STEPS - 1 : STEPS);
+    cr_assert_eq(gidd_sampler_generate(sampler, &span, plain, NULL), GIDD_OK);
+    cr_assert_eq(gidd_sampler_generate(sampler, &span, ids, entropy), GIDD_OK);
+    cr_assert_arr_eq(ids, plain, sizeof ids);
+    const double total = exp(2.0) + TINY_V - 2; /* one logit is 2, the others but the mask's 0 */
+    const double want = log(total) - 2.0 * exp(2.0) / total;
+    for (int64_t k = 0; k < COUNT * computed; k++) {
+        const int whole = k < computed;
+        cr_assert(whole ? entropy[k] == 0.0
+                        : fabs(entropy[k] - want) < 1e-12 ||
+                              (loss == GIDD_LOSS_MDLM && entropy[k] == 0.0),
+                  "%lld: %.17g, not %.17g", (long long)k, entropy[k], want);
+    }
+    cr_assert_float_eq(entropy[computed], want, 1e-12); /* the first step finds masks in any case */
+    gidd_sampler_destroy(sampler);
+    tiny_close(t);
+}
+
+Test(sampler, tells_the_entropy_of_each_step)
+{
+    for (int64_t max_B = 2; max_B <= 5; max_B += 3) {
+        check_entropy(GIDD_LOSS_GIDD, max_B);
+        check_entropy(GIDD_LOSS_MDLM, max_B);
+    }
 }
