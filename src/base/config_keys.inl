@@ -36,6 +36,7 @@
     X(model, heads, INT, "12", 1, 1024, NULL, IDENTITY, "H: attention heads; hidden_size / heads is even, at most 128") \
     X(model, cond_size, INT, "128", 1, 4096, NULL, IDENTITY, "C: width of the time conditioning")                   \
     X(model, context, INT, "512", 2, 65536, NULL, IDENTITY, "T: tokens of a sequence")                              \
+    X(model, pad, ENUM, "own", 0, 0, "own|eos", IDENTITY, "id of PAD: one of its own before MASK, or EOS's, as in models published with 50258 ids") \
     X(model, p_uniform, REAL, "0.0", 0, 0.99, NULL, SEMANTIC, "p_u: share of uniform noise at t = 1/2; 0: masks only")
 
 #define GIDD_CONFIG_KEYS_diffusion(X)                                                                               \

@@ -334,7 +334,7 @@ static gidd_status open_split(const gidd_loader *loader, int64_t first, int64_t 
 gidd_status gidd_loader_open(const gidd_loader_args *args, gidd_loader **loader_p)
 {
     gidd_status status = GIDD_OK;
-    gidd_vocab vocab = gidd_vocab_of(args->source.vocab_size);
+    gidd_vocab vocab = args->vocab.V > 0 ? args->vocab : gidd_vocab_of(args->source.vocab_size);
     GIDD_TRY(check_args(args, &vocab));
     gidd_loader *loader = calloc(1, sizeof *loader);
     if (loader == NULL) {

@@ -59,6 +59,7 @@ typedef enum gidd_window_mode {
 typedef struct gidd_loader_args {
     gidd_source source;            /* copied; its context is borrowed */
     const gidd_schedule *schedule; /* copied */
+    gidd_vocab vocab;              /* V == 0: gidd_vocab_of(source.vocab_size) */
     uint64_t seed;                 /* training: order, crops, times, noise */
     uint64_t eval_seed;            /* evaluation: crops, times, noise */
     int64_t global_batch;          /* G >= 1 */

@@ -3,9 +3,9 @@
  * gidd-eval: the validation ELBO of a checkpoint over the whole split, over all ranks.
  */
 #include "io/shard.h"
+#include "tools/model_options.h"
 #include "tools/tool.h"
 #include "worker/evaluate.h"
-#include "worker/inference.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -14,10 +14,9 @@
 #include <unistd.h>
 
 typedef struct eval_options {
-    gidd_cli    cli;
-    const char *checkpoint;
-    int64_t     batch, documents, draws;
-    int         json;
+    gidd_model_options model;
+    int64_t            batch, documents, draws;
+    int                json;
 } eval_options;
 
 typedef struct eval_work {
@@ -30,10 +29,9 @@ typedef struct eval_work {
     int64_t             examples, draws;
 } eval_work;
 
-enum { OPTION_CHECKPOINT = 256, OPTION_BATCH, OPTION_DOCUMENTS, OPTION_DRAWS, OPTION_JSON };
+enum { OPTION_BATCH = 256, OPTION_DOCUMENTS, OPTION_DRAWS, OPTION_JSON };
 
 static const struct argp_option options[] = {
-    {"checkpoint", OPTION_CHECKPOINT, "DIR", 0, "run directory (its newest checkpoint) or step directory", 0},
     {"batch", OPTION_BATCH, "N", 0, "sequences at once (default 8)", 0},
     {"documents", OPTION_DOCUMENTS, "N", 0, "the first N validation documents only (default: all)", 0},
     {"draws", OPTION_DRAWS, "N", 0, "noise draws of each document (default: eval.draws)", 0},
@@ -46,10 +44,7 @@ static error_t parse_option(int key, char *word, struct argp_state *state)
     eval_options *o = state->input;
     switch (key) {
     case ARGP_KEY_INIT:
-        state->child_inputs[0] = &o->cli;
-        return 0;
-    case OPTION_CHECKPOINT:
-        o->checkpoint = word;
+        state->child_inputs[0] = &o->model;
         return 0;
     case OPTION_BATCH:
         o->batch = gidd_cli_count(state, word, 1);
@@ -63,11 +58,6 @@ static error_t parse_option(int key, char *word, struct argp_state *state)
     case OPTION_JSON:
         o->json = 1;
         return 0;
-    case ARGP_KEY_END:
-        if (o->checkpoint == NULL) {
-            argp_error(state, "--checkpoint is missing");
-        }
-        return 0;
     default:
         return ARGP_ERR_UNKNOWN;
     }
@@ -79,12 +69,10 @@ static gidd_status open_data(eval_work *work)
     int64_t            B = work->options->batch, T = config->model.context;
     GIDD_TRY(gidd_shard_set_open(config->data.dir, &work->shards));
     const gidd_shard_info *info = gidd_shard_set_info(work->shards);
-    if (strcmp(info->tokenizer_digest, work->inference.tokenizer_digest) != 0) {
-        return gidd_fail(GIDD_ERR_CORRUPT, "%s was tokenized with %s, the model with %s: its numbers would mean nothing",
-                         config->data.dir, info->tokenizer_digest, work->inference.tokenizer_digest);
-    }
+    GIDD_TRY(gidd_inference_check_tokenizer(&work->inference, config->data.dir, info->tokenizer_digest, info->vocab_size));
     GIDD_TRY(gidd_loader_open(&(gidd_loader_args){.source = gidd_source_of_shards(work->shards),
                                                   .schedule = &work->inference.schedule,
+                                                  .vocab = work->inference.vocab,
                                                   .seed = (uint64_t)config->run.seed,
                                                   .eval_seed = (uint64_t)config->eval.seed,
                                                   .global_batch = 1,
@@ -180,11 +168,7 @@ static gidd_status evaluate_split(eval_work *work, gidd_comm_set *comms)
 {
     gidd_loss_sums sums;
     int            rank = gidd_comm_rank(comms->world);
-    gidd_status    local = gidd_inference_open(&work->inference, &(gidd_inference_args){.checkpoint = work->options->checkpoint,
-                                                                                     .cli = &work->options->cli,
-                                                                                     .max_B = work->options->batch,
-                                                                                     .node_rank = comms->node_rank,
-                                                                                     .node_size = comms->node_size});
+    gidd_status    local = gidd_model_options_open(&work->options->model, comms, work->options->batch, &work->inference);
     if (local == GIDD_OK) {
         local = open_data(work);
     }
@@ -227,7 +211,7 @@ static gidd_status run_eval(void *context, gidd_comm_set *comms)
 
 int main(int argc, char **argv)
 {
-    static const struct argp_child children[] = {{&gidd_cli_argp, 0, NULL, 0}, {0}};
+    static const struct argp_child children[] = {{&gidd_model_argp, 0, NULL, 0}, {0}};
     static const struct argp       argp = {options, parse_option, NULL,
                                            "Evaluates a checkpoint on the validation split, alone or under mpirun. The number is an "
                                            "upper bound on the negative log likelihood in nats per real token, and its exponential a "

@@ -5,8 +5,8 @@
  */
 #include "model/sampler.h"
 #include "tokenizer/bpe.h"
+#include "tools/model_options.h"
 #include "tools/tool.h"
-#include "worker/inference.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -15,11 +15,11 @@
 #include <unistd.h>
 
 typedef struct sample_options {
-    gidd_cli    cli;
-    const char *checkpoint, *tokenizer, *output;
-    int64_t     num, steps, batch, seed;
-    double      min_p, temperature;
-    int         correct, json;
+    gidd_model_options model;
+    const char        *tokenizer, *output;
+    int64_t            num, steps, batch, seed;
+    double             min_p, temperature;
+    int                correct, json;
 } sample_options;
 
 typedef struct sample_work {
@@ -34,8 +34,7 @@ typedef struct sample_work {
 } sample_work;
 
 enum {
-    OPTION_CHECKPOINT = 256,
-    OPTION_TOKENIZER,
+    OPTION_TOKENIZER = 256,
     OPTION_OUTPUT,
     OPTION_NUM,
     OPTION_STEPS,
@@ -48,7 +47,6 @@ enum {
 };
 
 static const struct argp_option options[] = {
-    {"checkpoint", OPTION_CHECKPOINT, "DIR", 0, "run directory (its newest checkpoint) or step directory", 0},
     {"num", OPTION_NUM, "N", 0, "samples (default 4)", 0},
     {"steps", OPTION_STEPS, "N", 0, "denoising steps (default 128)", 0},
     {"seed", OPTION_SEED, "N", 0, "seed of the samples (default 1)", 0},
@@ -77,10 +75,7 @@ static error_t parse_option(int key, char *word, struct argp_state *state)
     sample_options *o = state->input;
     switch (key) {
     case ARGP_KEY_INIT:
-        state->child_inputs[0] = &o->cli;
-        return 0;
-    case OPTION_CHECKPOINT:
-        o->checkpoint = word;
+        state->child_inputs[0] = &o->model;
         return 0;
     case OPTION_TOKENIZER:
         o->tokenizer = word;
@@ -112,11 +107,6 @@ static error_t parse_option(int key, char *word, struct argp_state *state)
     case OPTION_JSON:
         o->json = 1;
         return 0;
-    case ARGP_KEY_END:
-        if (o->checkpoint == NULL) {
-            argp_error(state, "--checkpoint is missing");
-        }
-        return 0;
     default:
         return ARGP_ERR_UNKNOWN;
     }
@@ -138,17 +128,10 @@ static void show_progress(void *context, int64_t step, int64_t steps, const int3
 static gidd_status open_model(sample_work *work, const gidd_comm_set *comms)
 {
     const sample_options *o = work->options;
-    GIDD_TRY(gidd_inference_open(&work->inference, &(gidd_inference_args){.checkpoint = o->checkpoint,
-                                                                          .cli = &o->cli,
-                                                                          .max_B = o->batch,
-                                                                          .node_rank = comms->node_rank,
-                                                                          .node_size = comms->node_size}));
+    GIDD_TRY(gidd_model_options_open(&o->model, comms, o->batch, &work->inference));
     const char *tokenizer = o->tokenizer != NULL ? o->tokenizer : work->inference.config.data.tokenizer;
     GIDD_TRY(gidd_bpe_load(tokenizer, &work->bpe));
-    if (strcmp(gidd_bpe_digest(work->bpe), work->inference.tokenizer_digest) != 0) {
-        return gidd_fail(GIDD_ERR_CORRUPT, "%s is not the tokenizer that the model was trained with (digest %s, not %s)",
-                         tokenizer, gidd_bpe_digest(work->bpe), work->inference.tokenizer_digest);
-    }
+    GIDD_TRY(gidd_inference_check_tokenizer(&work->inference, tokenizer, gidd_bpe_digest(work->bpe), gidd_bpe_size(work->bpe)));
     int rank = gidd_comm_rank(comms->world), size = gidd_comm_size(comms->world);
     work->first = o->num * rank / size;
     work->mine = o->num * (rank + 1) / size - work->first;
@@ -305,7 +288,7 @@ static gidd_status run_sample(void *context, gidd_comm_set *comms)
 
 int main(int argc, char **argv)
 {
-    static const struct argp_child children[] = {{&gidd_cli_argp, 0, NULL, 0}, {0}};
+    static const struct argp_child children[] = {{&gidd_model_argp, 0, NULL, 0}, {0}};
     static const struct argp       argp = {options, parse_option, NULL,
                                            "Draws samples from a checkpoint, alone or under mpirun. Same seed, same samples, whatever the "
                                            "number of ranks or the batch size.",

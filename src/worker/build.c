@@ -15,11 +15,12 @@ static gidd_status open_loader(gidd_worker *worker)
 {
     const gidd_config     *config = worker->config;
     const gidd_shard_info *info = gidd_shard_set_info(worker->shards);
-    worker->vocab = gidd_vocab_of(info->vocab_size);
+    worker->vocab = gidd_resolve_vocab(config, info->vocab_size);
     gidd_schedule_args schedule = gidd_resolve_schedule(config, &worker->vocab);
     GIDD_TRY(gidd_schedule_init(&worker->schedule, &schedule));
     return gidd_loader_open(&(gidd_loader_args){.source = gidd_source_of_shards(worker->shards),
                                                 .schedule = &worker->schedule,
+                                                .vocab = worker->vocab,
                                                 .seed = (uint64_t)config->run.seed,
                                                 .eval_seed = (uint64_t)config->eval.seed,
                                                 .global_batch = config->training.global_batch,

@@ -6,9 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+gidd_vocab gidd_resolve_vocab(const gidd_config *config, int32_t base_ids)
+{
+    return config->model.pad == GIDD_CONFIG_PAD_EOS ? gidd_vocab_with_eos_pad(base_ids) : gidd_vocab_of(base_ids);
+}
+
 gidd_model_shape gidd_resolve_shape(const gidd_config *config, int32_t base_ids)
 {
-    gidd_vocab vocab = gidd_vocab_of(base_ids);
+    gidd_vocab vocab = gidd_resolve_vocab(config, base_ids);
     return (gidd_model_shape){
         .D = config->model.hidden_size,
         .L = config->model.blocks,

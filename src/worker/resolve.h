@@ -12,6 +12,9 @@
 #include "kernels/device.h"
 #include "model/params.h"
 
+/* The network's ids over a tokenizer of `base_ids` ids. Local. */
+gidd_vocab gidd_resolve_vocab(const gidd_config *config, int32_t base_ids);
+
 /* Shapes that a configuration and a tokenizer of `base_ids` ids give. Local. */
 gidd_model_shape gidd_resolve_shape(const gidd_config *config, int32_t base_ids);
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "parity/network.h"
 
+#include "worker/model_source.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,9 +43,30 @@ void network_close(network *net)
     gidd_params_release(&net->params);
 }
 
+/* The parameters of p->model, tensor by tensor, so that padding in memory stays as it is. */
+static gidd_status read_model(parity *p, network *net, float *values)
+{
+    gidd_model_source *source = parity_alloc(p, sizeof(*source));
+    gidd_status status =
+        gidd_model_source_open(source, &(gidd_model_source_args){.path = p->model});
+    if (status == GIDD_OK && source->params.count != net->params.count) {
+        status = gidd_fail(GIDD_ERR_CORRUPT, "%s is another model than that of %s", p->model, p->path);
+    }
+    for (int64_t i = 0; status == GIDD_OK && i < net->params.tensor_count; i++) {
+        const gidd_tensor *tensor = &net->params.tensors[i];
+        status = gidd_model_source_read(source, tensor->offset, tensor->count, values + tensor->at);
+    }
+    gidd_model_source_close(source);
+    return status;
+}
+
 gidd_status network_read_params(parity *p, network *net)
 {
     float *values = parity_alloc(p, (size_t)net->params.memory_count * sizeof(*values));
+    if (p->model != NULL) {
+        GIDD_TRY(read_model(p, net, values));
+        return gidd_model_set_params(net->model, values);
+    }
     for (int64_t i = 0; i < net->params.tensor_count; i++) {
         const gidd_tensor *tensor = &net->params.tensors[i];
         float *data = NULL;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * gidd-parity [--device cpu|emu|cuda] [--precision fp32|bf16] [--section NAME] FILE...
+ * gidd-parity [--device cpu|emu|cuda] [--precision fp32|bf16] [--section NAME] [--model PATH] FILE...
  *
  * Exit: 0 everything agrees, 1 something does not, 64 usage, 65 a file cannot be read, 69 no such
  * device, others as src/base/status.h has them.
@@ -30,7 +30,7 @@ static const section sections[] = {PARITY_SECTIONS(PARITY_ENTRY)
 enum { SECTION_COUNT = sizeof sections / sizeof *sections };
 
 typedef struct options {
-    const char *device, *section;
+    const char *device, *section, *model;
     gidd_dtype precision;
     int verbose;
     char **files;
@@ -43,6 +43,7 @@ static const struct argp_option argp_options[] = {
     {"device", 'd', "NAME", 0, "cpu (default), emu, cuda, cuda:N", 0},
     {"precision", 'p', "TYPE", 0, "type of activations: fp32 (default) or bf16", 0},
     {"section", 's', "NAME", 0, "only this section", 0},
+    {"model", 'm', "PATH", 0, "take the parameters from this checkpoint or published model", 0},
     {"verbose", 'v', NULL, 0, "print every comparison", 0},
     {0},
 };
@@ -75,6 +76,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
             argp_error(state, "there is no section %s", arg);
         }
         o->section = arg;
+        return 0;
+    case 'm':
+        o->model = arg;
         return 0;
     case 'v':
         o->verbose = 1;
@@ -148,8 +152,11 @@ int main(int argc, char **argv)
     if (argp_parse(&argp, argc, argv, 0, NULL, &o) != 0) {
         return gidd_status_exit_code(GIDD_ERR_USAGE);
     }
-    parity p = {
-        .file = -1, .device_name = o.device, .precision = o.precision, .verbose = o.verbose};
+    parity p = {.file = -1,
+                .device_name = o.device,
+                .precision = o.precision,
+                .verbose = o.verbose,
+                .model = o.model};
     for (int i = 0; i < o.file_count && status == GIDD_OK; i++) {
         status = run_file(&p, &o, o.files[i], &failures);
         parity_release_blocks(&p);
