@@ -244,6 +244,15 @@ gidd_status gidd_comm_probe_any(gidd_comm *comm, int tag, size_t *bytes_p, int *
     return GIDD_OK;
 }
 
+gidd_status gidd_comm_poll_any(gidd_comm *comm, int tag, int *source_p)
+{
+    MPI_Status mpi_status;
+    int found = 0;
+    GIDD_TRY_MPI(MPI_Iprobe(MPI_ANY_SOURCE, tag, comm->mpi, &found, &mpi_status));
+    *source_p = found ? mpi_status.MPI_SOURCE : -1;
+    return GIDD_OK;
+}
+
 gidd_status gidd_comm_recv_any(gidd_comm *comm, int tag, void *data, size_t capacity,
                                size_t *bytes_p, int *source_p)
 {

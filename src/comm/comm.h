@@ -127,6 +127,9 @@ gidd_status gidd_comm_recv(gidd_comm *comm, int source, int tag, void *data, siz
  * (take it with gidd_comm_recv). Messages of up to 1 GiB. Local. */
 gidd_status gidd_comm_probe_any(gidd_comm *comm, int tag, size_t *bytes_p, int *source_p);
 
+/* Whether such a message is there (*source_p: its sender), without waiting; *source_p = -1: none. Local. */
+gidd_status gidd_comm_poll_any(gidd_comm *comm, int tag, int *source_p);
+
 /* Receives the next message with `tag` from anybody: the loop that deals out work. A message longer
  * than `capacity` is GIDD_ERR_COMM. Local. */
 gidd_status gidd_comm_recv_any(gidd_comm *comm, int tag, void *data, size_t capacity,

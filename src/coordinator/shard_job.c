@@ -3,21 +3,25 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
-#include "coordinator/shard_part.h"
+#include "base/processors.h"
+#include "coordinator/shard_folder.h"
+#include "coordinator/shard_pool.h"
 #include "io/shard.h"
-#include "io/shard_files.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
+#include <sys/resource.h>
+#include <time.h>
 
-enum { TAG_ORDER = 1, TAG_PART = 2, TAG_REPORT = 3, DEALER_ONLY_RANKS = 8 };
+enum {
+    TAG_ORDER = 1,
+    TAG_PART = 2,
+    TAG_REPORT = 3,
+    MANY_RANKS = 8, /* from here on rank 0 keeps one of its threads for dealing */
+    PATIENCE_MS = 2 /* between looks at the two places where something may happen, threads and messages */
+};
 
 /* Rank 0 to a rank: take this part (its bytes follow), or stop. */
 struct job_order {
@@ -26,17 +30,9 @@ struct job_order {
     uint64_t size;
 };
 
-/* A rank to rank 0: what became of its part. */
-struct job_report {
-    int64_t index;
-    gidd_status status;
-    gidd_shard_part_result result;
-    char text[1024]; // of the failure
-};
-
 struct job {
     const gidd_shard_job_args *args;
-    gidd_shard_part_maker maker;
+    gidd_shard_pool *pool; // NULL: this rank makes no shards
     int rank;
     int size;
     // rank 0 only
@@ -47,135 +43,10 @@ struct job {
     int64_t entry_room;
     int64_t part_count;
     int64_t disk_dealt;
-    char *busy; // [size] 1: an order without its report
-    int lock;   // descriptor of the held lock file, or -1
+    int32_t *room; // [size] parts that a rank can hold
+    int32_t *held; // [size] parts given to it without their reports
+    int lock;      // descriptor of the held lock file, or -1
 };
-
-/* ------------------------------------------------------------------ the folder */
-
-// Whether the lock file that was opened still is the one that others would open.
-static int is_current(int fd, const char *path)
-{
-    struct stat opened, named;
-    return fstat(fd, &opened) == 0 && stat(path, &named) == 0 && opened.st_ino == named.st_ino &&
-           opened.st_dev == named.st_dev;
-}
-
-// Open-file-description lock: it goes with the process, so a killed job leaves nothing behind.
-static gidd_status lock_file(struct job *job, const char *path)
-{
-    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    job->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (job->lock < 0) {
-        return gidd_fail(GIDD_ERR_OUTPUT, "cannot write to %s: %s", job->args->output,
-                         strerror(errno));
-    }
-    // ENOLCK, EINVAL: a file system without locks; nothing better can be had there.
-    int held = fcntl(job->lock, F_OFD_SETLK, &whole) != 0 && (errno == EAGAIN || errno == EACCES);
-    if (held || !is_current(job->lock, path)) { // or its owner removed it as we opened it
-        (void)close(job->lock);
-        job->lock = -1;
-        return gidd_fail(GIDD_ERR_OUTPUT, "another shard job is writing to %s", job->args->output);
-    }
-    return GIDD_OK;
-}
-
-static gidd_status take_lock(struct job *job)
-{
-    char *path = gidd_path_join(job->args->output, "build.lock");
-    if (path == NULL) {
-        return gidd_fail(GIDD_ERR_NOMEM, "no memory for the lock of %s", job->args->output);
-    }
-    gidd_status status = lock_file(job, path);
-    free(path);
-    return status;
-}
-
-static void release_lock(struct job *job)
-{
-    if (job->lock >= 0) {
-        char *path = gidd_path_join(job->args->output, "build.lock");
-        if (path != NULL) {
-            (void)unlink(path); // under the lock: nobody else can hold this file
-        }
-        free(path);
-        (void)close(job->lock);
-        job->lock = -1;
-    }
-}
-
-static int is_leftover(const char *name, int64_t shard_count)
-{
-    size_t length = strlen(name);
-    const char *digits = name + strlen("shard-");
-    char *end = NULL;
-    if (strncmp(name, "shard-", strlen("shard-")) != 0) {
-        return strcmp(name, "index.json.tmp") == 0;
-    }
-    if (length > 4 && strcmp(name + length - 4, ".tmp") == 0) {
-        return 1;
-    }
-    long long shard = strtoll(digits, &end, 10);
-    return end != digits && (strcmp(end, ".h5") == 0 || strcmp(end, ".json") == 0) &&
-           shard >= shard_count;
-}
-
-// Removes temporary files, and shards and records numbered `shard_count` or more.
-static gidd_status sweep_folder(const char *folder, int64_t shard_count)
-{
-    gidd_status status = GIDD_OK;
-    DIR *dir = opendir(folder);
-    if (dir == NULL) {
-        return gidd_fail(GIDD_ERR_OUTPUT, "cannot list %s: %s", folder, strerror(errno));
-    }
-    for (struct dirent *entry; status == GIDD_OK && (entry = readdir(dir)) != NULL;) {
-        if (is_leftover(entry->d_name, shard_count) &&
-            unlinkat(dirfd(dir), entry->d_name, 0) != 0 && errno != ENOENT) {
-            status = gidd_fail(GIDD_ERR_IO, "cannot remove %s/%s: %s", folder, entry->d_name,
-                               strerror(errno));
-        }
-    }
-    (void)closedir(dir);
-    return status;
-}
-
-static gidd_status sweep(const struct job *job, int64_t shard_count)
-{
-    char *done = gidd_path_join(job->args->output, "done");
-    if (done == NULL) {
-        return gidd_fail(GIDD_ERR_NOMEM, "no memory for a path");
-    }
-    gidd_status status = sweep_folder(job->args->output, shard_count);
-    if (status == GIDD_OK) {
-        status = sweep_folder(done, shard_count);
-    }
-    free(done);
-    return status;
-}
-
-static gidd_status prepare_folder(struct job *job)
-{
-    char *done = gidd_path_join(job->args->output, "done");
-    if (done == NULL) {
-        return gidd_fail(GIDD_ERR_NOMEM, "no memory for a path");
-    }
-    gidd_status status = gidd_folder_make(done);
-    free(done);
-    GIDD_TRY(status);
-    GIDD_TRY(take_lock(job));
-    return sweep(job, INT64_MAX);
-}
-
-static gidd_status check_folder(const struct job *job)
-{
-    char *done = gidd_path_join(job->args->output, "done");
-    int seen = done != NULL && access(done, W_OK) == 0;
-    free(done);
-    return seen ? GIDD_OK
-                : gidd_fail(GIDD_ERR_MISSING,
-                            "%s is not there for this rank: all ranks need one file system",
-                            job->args->output);
-}
 
 /* ------------------------------------------------------------------ results, rank 0 */
 
@@ -219,46 +90,88 @@ static void note_result(struct job *job, int64_t index, const gidd_shard_part_re
     show_progress(job);
 }
 
-static gidd_status take_report(struct job *job, const struct job_report *report, int from)
+static gidd_status take_report(struct job *job, const gidd_shard_report *report, int from)
 {
-    job->busy[from] = 0;
+    job->held[from]--;
     if (report->status != GIDD_OK) {
-        return gidd_fail(report->status, "rank %d: %s", from, report->text);
+        return job->size > 1 ? gidd_fail(report->status, "rank %d: %s", from, report->text)
+                             : gidd_fail(report->status, "%s", report->text);
     }
     GIDD_ASSERT(report->index >= 0 && report->index < job->part_count);
     note_result(job, report->index, &report->result);
     return GIDD_OK;
 }
 
-static gidd_status await_report(struct job *job, int from)
+// Takes the reports that are there, of this rank's threads and of other ranks; *taken_p counts them.
+static gidd_status collect(struct job *job, int wait_ms, int *taken_p)
 {
-    struct job_report report;
-    GIDD_TRY(gidd_comm_recv(job->args->comm, from, TAG_REPORT, &report, sizeof report));
-    return take_report(job, &report, from);
+    gidd_shard_report report;
+    int from = 0;
+    *taken_p = 0;
+    while (job->pool != NULL && gidd_shard_pool_take(job->pool, *taken_p == 0 ? wait_ms : 0, &report)) {
+        ++*taken_p;
+        GIDD_TRY(take_report(job, &report, 0));
+    }
+    while (job->size > 1) {
+        GIDD_TRY(gidd_comm_poll_any(job->args->comm, TAG_REPORT, &from));
+        if (from < 0) {
+            break;
+        }
+        GIDD_TRY(gidd_comm_recv(job->args->comm, from, TAG_REPORT, &report, sizeof report));
+        ++*taken_p;
+        GIDD_TRY(take_report(job, &report, from));
+    }
+    return GIDD_OK;
+}
+
+// Waits for at least one report.
+static gidd_status await_report(struct job *job)
+{
+    const struct timespec moment = {.tv_nsec = PATIENCE_MS * 1000000L};
+    int taken = 0;
+    for (;;) {
+        GIDD_TRY(collect(job, job->held[0] == 0 ? 0 : job->size > 1 ? PATIENCE_MS : 1000, &taken));
+        if (taken > 0) {
+            return GIDD_OK;
+        }
+        if (job->held[0] == 0) {
+            (void)nanosleep(&moment, NULL);
+        }
+    }
 }
 
 /* ------------------------------------------------------------------ dealing, rank 0 */
 
-// The rank that takes the next part. With few ranks the parts go round, rank 0 last, so that it
-// works while the others do; with many, to whoever is free.
-static gidd_status choose_rank(struct job *job, int64_t index, int *rank_p)
+static int total_held(const struct job *job)
 {
-    if (job->size < DEALER_ONLY_RANKS) {
-        int rank = (int)((index + 1) % job->size);
-        *rank_p = rank;
-        return job->busy[rank] ? await_report(job, rank) : GIDD_OK;
+    int total = 0;
+    for (int rank = 0; rank < job->size; rank++) {
+        total += job->held[rank];
     }
-    for (int rank = 1; rank < job->size; rank++) {
-        if (!job->busy[rank]) {
-            *rank_p = rank;
-            return GIDD_OK;
+    return total;
+}
+
+// The rank that has least to do for its size, of equal ones the last: others before this one. -1: all are full.
+static int least_busy(const struct job *job)
+{
+    int best = -1;
+    for (int rank = job->size - 1; rank >= 0; rank--) {
+        if (job->held[rank] < job->room[rank] &&
+            (best < 0 || (int64_t)job->held[rank] * job->room[best] < (int64_t)job->held[best] * job->room[rank])) {
+            best = rank;
         }
     }
-    struct job_report report;
-    size_t bytes = 0;
-    GIDD_TRY(
-        gidd_comm_recv_any(job->args->comm, TAG_REPORT, &report, sizeof report, &bytes, rank_p));
-    return take_report(job, &report, *rank_p);
+    return best;
+}
+
+static gidd_status keep_part(struct job *job, const gidd_corpus_part *part, int64_t document_max)
+{
+    uint8_t *bytes = malloc(part->size);
+    if (bytes == NULL) {
+        return gidd_fail(GIDD_ERR_NOMEM, "no memory for a part of %zu bytes", part->size);
+    }
+    memcpy(bytes, part->bytes, part->size);
+    return gidd_shard_pool_put(job->pool, part->index, bytes, part->size, document_max);
 }
 
 static gidd_status send_part(struct job *job, int rank, const gidd_corpus_part *part,
@@ -267,28 +180,25 @@ static gidd_status send_part(struct job *job, int rank, const gidd_corpus_part *
     struct job_order order = {
         .index = part->index, .document_max = document_max, .size = part->size};
     GIDD_TRY(gidd_comm_send(job->args->comm, rank, TAG_ORDER, &order, sizeof order));
-    GIDD_TRY(gidd_comm_send(job->args->comm, rank, TAG_PART, part->bytes, part->size));
-    job->busy[rank] = 1;
-    return GIDD_OK;
+    return gidd_comm_send(job->args->comm, rank, TAG_PART, part->bytes, part->size);
 }
 
 static gidd_status deal_part(void *context, const gidd_corpus_part *part, int *stop_p)
 {
     struct job *job = context;
-    int rank = 0;
+    int taken = 0;
     int64_t limit = job->args->document_limit;
     int64_t left = limit > 0 ? limit - job->progress.counts.of[GIDD_CORPUS_DOCUMENTS] : INT64_MAX;
     GIDD_TRY(note_part(job, part));
-    GIDD_TRY(choose_rank(job, part->index, &rank));
-    if (rank == 0) {
-        gidd_shard_part_result result;
-        GIDD_TRY(gidd_shard_part_make(&job->maker, part, left, &result));
-        note_result(job, part->index, &result);
-    } else {
-        GIDD_TRY(send_part(job, rank, part, left));
-        if (limit > 0) {
-            GIDD_TRY(await_report(job, rank)); // what is left depends on it
-        }
+    GIDD_TRY(collect(job, 0, &taken));
+    while (least_busy(job) < 0) {
+        GIDD_TRY(await_report(job));
+    }
+    int rank = least_busy(job);
+    GIDD_TRY(rank == 0 ? keep_part(job, part, left) : send_part(job, rank, part, left));
+    job->held[rank]++;
+    while (limit > 0 && total_held(job) > 0) {
+        GIDD_TRY(await_report(job)); // what is left depends on it
     }
     *stop_p = limit > 0 && job->progress.counts.of[GIDD_CORPUS_DOCUMENTS] >= limit;
     return GIDD_OK;
@@ -299,8 +209,8 @@ static gidd_status dismiss(struct job *job, gidd_status status)
 {
     gidd_error first = *gidd_error_last();
     const struct job_order stop = {.index = -1};
-    for (int rank = 1; rank < job->size; rank++) {
-        gidd_status answered = job->busy[rank] ? await_report(job, rank) : GIDD_OK;
+    while (total_held(job) > 0) {
+        gidd_status answered = await_report(job);
         if (answered == GIDD_ERR_COMM) {
             return answered;
         }
@@ -308,6 +218,8 @@ static gidd_status dismiss(struct job *job, gidd_status status)
             status = answered;
             first = *gidd_error_last();
         }
+    }
+    for (int rank = 1; rank < job->size; rank++) {
         GIDD_TRY(gidd_comm_send(job->args->comm, rank, TAG_ORDER, &stop, sizeof stop));
     }
     if (status != GIDD_OK) {
@@ -338,7 +250,6 @@ static gidd_status deal(struct job *job)
 
 static gidd_status take_part(struct job *job, const struct job_order *order)
 {
-    struct job_report report = {.index = order->index};
     uint8_t *bytes = malloc((size_t)order->size + 1);
     if (bytes == NULL) {
         // Without the memory for the message there is no orderly way to take it off the wire.
@@ -346,26 +257,29 @@ static gidd_status take_part(struct job *job, const struct job_order *order)
                          (unsigned long long)order->size);
     }
     gidd_status status = gidd_comm_recv(job->args->comm, 0, TAG_PART, bytes, (size_t)order->size);
-    if (status == GIDD_OK) {
-        gidd_corpus_part part = {
-            .index = order->index, .bytes = bytes, .size = (size_t)order->size};
-        report.status =
-            gidd_shard_part_make(&job->maker, &part, order->document_max, &report.result);
-        if (report.status != GIDD_OK) {
-            (void)snprintf(report.text, sizeof report.text, "%s", gidd_error_last()->text);
-        }
-        status = gidd_comm_send(job->args->comm, 0, TAG_REPORT, &report, sizeof report);
+    if (status != GIDD_OK) {
+        free(bytes);
+        return status;
     }
-    free(bytes);
-    return status;
+    return gidd_shard_pool_put(job->pool, order->index, bytes, (size_t)order->size, order->document_max);
 }
 
 // A part that fails is reported, and rank 0 ends the job: the loop goes on until it is dismissed.
 static gidd_status serve(struct job *job)
 {
+    gidd_comm *comm = job->args->comm;
     for (;;) {
         struct job_order order;
-        GIDD_TRY(gidd_comm_recv(job->args->comm, 0, TAG_ORDER, &order, sizeof order));
+        gidd_shard_report report;
+        int from = -1;
+        if (gidd_shard_pool_take(job->pool, PATIENCE_MS, &report)) {
+            GIDD_TRY(gidd_comm_send(comm, 0, TAG_REPORT, &report, sizeof report));
+        }
+        GIDD_TRY(gidd_comm_poll_any(comm, TAG_ORDER, &from));
+        if (from < 0) {
+            continue;
+        }
+        GIDD_TRY(gidd_comm_recv(comm, from, TAG_ORDER, &order, sizeof order));
         if (order.index < 0) {
             return GIDD_OK;
         }
@@ -407,7 +321,7 @@ static gidd_status write_index(struct job *job)
                                                .source_json = counts});
     free(counts);
     GIDD_TRY(status);
-    return sweep(job, job->part_count);
+    return gidd_shard_folder_sweep(job->args->output, job->part_count);
 }
 
 // Ranks that tokenize with different files would make a data set of two tongues.
@@ -427,24 +341,53 @@ static gidd_status compare_tokenizers(const struct job *job)
     return gidd_comm_agree(job->args->comm, status);
 }
 
+static int pool_threads(const struct job *job)
+{
+    int threads = job->args->threads < 1 ? 1 : job->args->threads;
+    threads = threads < GIDD_SHARD_THREADS_MAX ? threads : GIDD_SHARD_THREADS_MAX;
+    return job->rank == 0 && job->size >= MANY_RANKS ? threads - 1 : threads;
+}
+
+static gidd_status start_pool(struct job *job)
+{
+    int threads = pool_threads(job);
+    GIDD_TRY(gidd_shard_folder_check(job->args->output));
+    if (job->rank == 0) {
+        job->room = calloc((size_t)job->size, sizeof *job->room);
+        job->held = calloc((size_t)job->size, sizeof *job->held);
+        if (job->room == NULL || job->held == NULL) {
+            return gidd_fail(GIDD_ERR_NOMEM, "no memory for %d ranks", job->size);
+        }
+    }
+    return threads == 0 ? GIDD_OK
+                        : gidd_shard_pool_create(&(gidd_shard_pool_args){.output = job->args->output,
+                                                                         .bpe = job->args->bpe,
+                                                                         .options = &job->args->corpus,
+                                                                         .document_limit = job->args->document_limit,
+                                                                         .threads = threads},
+                                                 &job->pool);
+}
+
 // Everything up to the first part; fails on all ranks or on none.
 static gidd_status start(struct job *job)
 {
     gidd_comm *comm = job->args->comm;
     GIDD_TRY(compare_tokenizers(job));
-    GIDD_TRY(gidd_comm_agree(comm, job->rank == 0 ? prepare_folder(job) : GIDD_OK));
-    gidd_status status = check_folder(job);
-    if (status == GIDD_OK) {
-        status = gidd_shard_part_maker_init(&job->maker, job->args->output, job->args->bpe,
-                                            &job->args->corpus, job->args->document_limit);
-    }
-    if (status == GIDD_OK && job->rank == 0) {
-        job->busy = calloc((size_t)job->size, 1);
-        if (job->busy == NULL) {
-            status = gidd_fail(GIDD_ERR_NOMEM, "no memory for %d ranks", job->size);
-        }
-    }
-    return gidd_comm_agree(comm, status);
+    GIDD_TRY(gidd_comm_agree(
+        comm, job->rank == 0 ? gidd_shard_folder_take(job->args->output, &job->lock) : GIDD_OK));
+    GIDD_TRY(gidd_comm_agree(comm, start_pool(job)));
+    int32_t room = job->pool != NULL ? gidd_shard_pool_room(job->pool) : 0;
+    return gidd_comm_gather(comm, 0, &room, sizeof room, job->room);
+}
+
+// The most memory that any rank has had, on rank 0.
+static gidd_status note_memory(struct job *job)
+{
+    struct rusage usage;
+    double peak = getrusage(RUSAGE_SELF, &usage) == 0 ? (double)usage.ru_maxrss * 1024.0 : 0.0;
+    GIDD_TRY(gidd_comm_allreduce_double(job->args->comm, &peak, 1, GIDD_COMM_MAX));
+    job->progress.peak_bytes = (int64_t)peak;
+    return GIDD_OK;
 }
 
 gidd_status gidd_shard_job_run(const gidd_shard_job_args *args, gidd_shard_progress *total_p)
@@ -464,13 +407,17 @@ gidd_status gidd_shard_job_run(const gidd_shard_job_args *args, gidd_shard_progr
             status = gidd_comm_agree(args->comm, status);
         }
     }
+    if (status == GIDD_OK) {
+        status = note_memory(&job);
+    }
     if (status == GIDD_OK && job.rank == 0 && total_p != NULL) {
         job.progress.seconds = gidd_clock_seconds() - job.started_at;
         *total_p = job.progress;
     }
-    release_lock(&job);
-    gidd_shard_part_maker_release(&job.maker);
-    free(job.busy);
+    gidd_shard_pool_destroy(job.pool);
+    gidd_shard_folder_release(args->output, job.lock);
+    free(job.room);
+    free(job.held);
     free(job.disk_bytes);
     free(job.entries);
     return status;
@@ -480,7 +427,7 @@ gidd_status gidd_shard_job_run(const gidd_shard_job_args *args, gidd_shard_progr
 
 enum { INPUTS_MAX = GIDD_CONFIG_TEXT_MAX / 2 + 1 }; // one letter and a comma each
 
-gidd_status gidd_shard_job_run_config(gidd_comm *comm, const gidd_config *config,
+gidd_status gidd_shard_job_run_config(gidd_comm *comm, const gidd_config *config, int node_ranks,
                                       gidd_shard_progress_show show, void *show_context)
 {
     char item[GIDD_CONFIG_TEXT_MAX];
@@ -507,6 +454,7 @@ gidd_status gidd_shard_job_run_config(gidd_comm *comm, const gidd_config *config
             .bpe = bpe,
             .corpus = {.suffixes = config->data.suffixes, .json_key = config->data.json_key},
             .valid_documents = config->data.valid_documents,
+            .threads = gidd_processors_share(config->device.threads, node_ranks),
             .show = show,
             .show_context = show_context};
         status = gidd_shard_job_run(&args, NULL);

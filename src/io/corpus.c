@@ -16,7 +16,7 @@
 enum { PARTS_WANTED = 64, COMPRESSION_GUESS = 3 };
 
 static const size_t PART_BYTES_MIN = (size_t)4 << 20;
-static const size_t PART_BYTES_MAX = (size_t)64 << 20;
+static const size_t PART_BYTES_MAX = (size_t)32 << 20;
 
 struct gidd_corpus {
     const gidd_corpus_options *options;
@@ -119,7 +119,8 @@ static gidd_status reserve(struct dealer *dealer, size_t more)
     if (dealer->room - dealer->used >= more) {
         return GIDD_OK;
     }
-    size_t room = dealer->room * 2 > dealer->used + more ? dealer->room * 2 : dealer->used + more;
+    size_t larger = dealer->room + dealer->room / 4; // memory of a part counts: it is not doubled
+    size_t room = larger > dealer->used + more ? larger : dealer->used + more;
     uint8_t *grown = realloc(dealer->bytes, room);
     if (grown == NULL) {
         return gidd_fail(GIDD_ERR_NOMEM, "no memory for a part of %zu bytes", room);

@@ -4,6 +4,7 @@
  * verified data set in a temporary folder.
  */
 #include "base/clock.h"
+#include "base/processors.h"
 #include "coordinator/shard_job.h"
 #include "tools/bench.h"
 
@@ -97,6 +98,7 @@ static gidd_status run_once(gidd_bench *bench, shard_work *w, int64_t index)
                                .input_count = o->path_count > 0 ? o->path_count : 1,
                                .output = output,
                                .bpe = w->bpe,
+                               .threads = gidd_processors_share(bench->config->device.threads, bench->comms->node_size),
                                .corpus = {.suffixes = bench->config->data.suffixes,
                                           .json_key = bench->config->data.json_key}},
         &w->total));
@@ -117,7 +119,10 @@ static gidd_status measure(gidd_bench *bench, shard_work *w)
     GIDD_TRY(gidd_bench_slowest(bench->comms->world, w->seconds, plan.total));
     gidd_bench_spread seconds = gidd_bench_spread_of(w->seconds + plan.warmup, plan.repeats);
     double bytes = (double)w->total.counts.of[GIDD_CORPUS_TEXT_BYTES];
+    gidd_bench_report_count(bench->report, "threads",
+                            gidd_processors_share(bench->config->device.threads, bench->comms->node_size));
     gidd_bench_report_count(bench->report, "shards", w->total.shard_count);
+    gidd_bench_report_number(bench->report, "peak_mb", (double)w->total.peak_bytes * 1e-6);
     gidd_bench_report_count(bench->report, "tokens", w->total.token_count);
     gidd_bench_report_number(bench->report, "text_mb", bytes * 1e-6);
     gidd_bench_report_number(bench->report, "disk_mb", (double)w->total.disk_bytes_total * 1e-6);

@@ -6,6 +6,7 @@
 #include "base/config.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/processors.h"
 #include "base/status.h"
 #include "comm/comm.h"
 #include "coordinator/shard_job.h"
@@ -50,7 +51,7 @@ static const struct argp_option option_table[] = {
     {"strict", KEY_STRICT, NULL, 0,
      "bad documents end the job instead of being skipped and counted", 0},
     {"shard-bytes", KEY_SHARD_BYTES, "N", 0,
-     "text per shard (default: 4 to 64 MiB, by the size of the inputs)", 0},
+     "text per shard (default: 4 to 32 MiB, by the size of the inputs)", 0},
     {"dry-run", KEY_DRY_RUN, NULL, 0, "list the inputs, say what would be done, write nothing", 0},
     {0},
 };
@@ -212,17 +213,18 @@ static void print_skipped(const gidd_corpus_counts *counts)
     }
 }
 
-static void print_total(const char *dir, const gidd_shard_progress *total, int ranks)
+static void print_total(const char *dir, const gidd_shard_progress *total, int ranks, int threads)
 {
     (void)printf(
         "%s: %lld documents, %lld tokens in %lld shards, %lld of them kept from an earlier run\n",
         dir, (long long)total->counts.of[GIDD_CORPUS_DOCUMENTS], (long long)total->token_count,
         (long long)total->shard_count, (long long)total->reused_count);
     print_skipped(&total->counts);
-    (void)printf("%.1f s, %.1f MB/s of text, %d %s\n", total->seconds,
+    (void)printf("%.1f s, %.1f MB/s of text, %d %s of %d %s, at most %.0f MB of memory each\n", total->seconds,
                  total->seconds > 0.0 ? (double)total->fresh_text_bytes / 1e6 / total->seconds
                                       : 0.0,
-                 ranks, ranks == 1 ? "rank" : "ranks");
+                 ranks, ranks == 1 ? "rank" : "ranks", threads, threads == 1 ? "thread" : "threads",
+                 (double)total->peak_bytes / 1e6);
 }
 
 static gidd_status plan(const gidd_corpus_options *options, const arguments *given, const char *dir)
@@ -238,8 +240,10 @@ static gidd_status plan(const gidd_corpus_options *options, const arguments *giv
     return GIDD_OK;
 }
 
-static gidd_status build(const arguments *given, const gidd_config *config, gidd_comm *comm)
+static gidd_status build(const arguments *given, const gidd_config *config, const gidd_comm_set *set)
 {
+    gidd_comm *comm = set->world;
+    int threads = gidd_processors_share(config->device.threads, set->node_size);
     gidd_shard_progress total = {0};
     screen seen = {.is_terminal = isatty(STDERR_FILENO)};
     gidd_bpe *bpe = NULL;
@@ -261,6 +265,7 @@ static gidd_status build(const arguments *given, const gidd_config *config, gidd
                                    .corpus = options,
                                    .valid_documents = config->data.valid_documents,
                                    .document_limit = given->limit,
+                                   .threads = threads,
                                    .show = show_progress,
                                    .show_context = &seen},
             &total);
@@ -270,7 +275,7 @@ static gidd_status build(const arguments *given, const gidd_config *config, gidd
         (void)fputs("\r\033[K", stderr);
     }
     if (status == GIDD_OK && gidd_comm_rank(comm) == 0) {
-        print_total(config->data.dir, &total, gidd_comm_size(comm));
+        print_total(config->data.dir, &total, gidd_comm_size(comm), threads);
     }
     return status;
 }
@@ -406,11 +411,11 @@ static gidd_status run_alone(const arguments *given, const gidd_config *config)
                                           : print_document(config, given->document);
 }
 
-static gidd_status run_together(const arguments *given, const gidd_config *config, gidd_comm *comm)
+static gidd_status run_together(const arguments *given, const gidd_config *config, const gidd_comm_set *set)
 {
-    GIDD_TRY(gidd_comm_agree(comm, gidd_fault_init(gidd_comm_rank(comm))));
-    return given->command == COMMAND_VERIFY ? verify(config->data.dir, comm)
-                                            : build(given, config, comm);
+    GIDD_TRY(gidd_comm_agree(set->world, gidd_fault_init(gidd_comm_rank(set->world))));
+    return given->command == COMMAND_VERIFY ? verify(config->data.dir, set->world)
+                                            : build(given, config, set);
 }
 
 int main(int argc, char **argv)
@@ -442,7 +447,7 @@ int main(int argc, char **argv)
     }
     status = gidd_comm_bootstrap(&argc, &argv, GIDD_COMM_TOOL, &set);
     if (status == GIDD_OK) {
-        status = run_together(&given, &config, set.world);
+        status = run_together(&given, &config, &set);
     }
     int code = gidd_cli_report("gidd-shard", status);
     if (status == GIDD_ERR_COMM) {

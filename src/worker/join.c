@@ -113,7 +113,7 @@ static gidd_status prepare_data(gidd_worker *worker)
     if (build) {
         gidd_log(GIDD_LOG_INFO, "data", "%s has no shards yet: making them from %s", config->data.dir, config->data.source);
         gidd_watch_point(worker->watch, GIDD_WATCH_DATA, 0, "shards");
-        GIDD_TRY(gidd_shard_job_run_config(worker->world, config, NULL, NULL));
+        GIDD_TRY(gidd_shard_job_run_config(worker->world, config, worker->args.comms->node_size, NULL, NULL));
         gidd_watch_point(worker->watch, GIDD_WATCH_STARTUP, 0, "data");
     }
     gidd_status local = gidd_shard_set_open(config->data.dir, &worker->shards);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "worker/resolve.h"
 
-#include <sched.h>
+#include "base/processors.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -79,22 +80,6 @@ int gidd_resolve_skips_clean(const gidd_config *config)
            (config->loss.skip_clean_rows == GIDD_CONFIG_SKIP_AUTO && config->diffusion.process == GIDD_CONFIG_MDLM);
 }
 
-// Threads of a rank: what the user says, else its share of the processors that it may run on.
-static int thread_share(const gidd_config *config, int node_size)
-{
-    const char *asked = getenv("OMP_NUM_THREADS");
-    cpu_set_t   set;
-    if (config->device.threads > 0) {
-        return (int)config->device.threads;
-    }
-    if (asked != NULL && atoi(asked) > 0) {
-        return atoi(asked);
-    }
-    int processors = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    int share = processors / node_size;
-    return share > 0 ? share : 1;
-}
-
 gidd_status gidd_resolve_device(const gidd_config *config, int node_rank, int node_size, gidd_device **device_p)
 {
     const char      *kind = config->device.kind;
@@ -102,7 +87,7 @@ gidd_status gidd_resolve_device(const gidd_config *config, int node_rank, int no
     char             name[GIDD_CONFIG_TEXT_MAX + 16];
     gidd_device_args args = {.name = name,
                              .dtype = config->training.precision == GIDD_CONFIG_BF16 ? GIDD_BF16 : GIDD_F32,
-                             .threads = thread_share(config, node_size)};
+                             .threads = gidd_processors_share(config->device.threads, node_size)};
     if (is_auto || strcmp(kind, "cuda") == 0) { // one device per rank of a node
         (void)snprintf(name, sizeof name, "cuda:%d", node_rank);
     } else {

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck disable=SC2317 disable=SC2086
 #
-# test_shard_tool.sh GIDD_SHARD MAKE_CORPUS MPIEXEC: gidd-shard from outside. Bytes that do not depend on ranks or
-# on being killed, exit codes, damage, resumption.
+# test_shard_tool.sh GIDD_SHARD MAKE_CORPUS MPIEXEC [CASE...]: gidd-shard from outside. Bytes that do not depend on
+# ranks, threads or being killed, exit codes, damage, resumption, memory. Some cases look at what earlier ones made.
 set -u
 shard=$1 make_corpus=$2 mpiexec=$3
 folder=$(mktemp -d "${TMPDIR:-/tmp}/gidd-shard-XXXXXX")
@@ -61,6 +61,38 @@ bytes_do_not_depend_on_ranks() {
     expect 0 build 9 lines.jsonl lines.9 # rank 0 only deals
     same lines.jsonl.1 lines.9
     [[ $(find texts.1 -name 'shard-*.h5' | wc -l) -ge 8 ]] || fail "too few shards to prove anything"
+}
+
+bytes_do_not_depend_on_threads() {
+    expect 0 build 1 lines.jsonl threads.3 device.threads=3
+    said "1 rank of 3 threads"
+    same lines.jsonl.1 threads.3
+    expect 0 build 2 owt.tar.xz threads.4 device.threads=4
+    same owt.tar.xz.1 threads.4
+    GIDD_FAULT=kill:rank=0,point=shard_after_commit,count=4 build 1 lines.jsonl threads.9 device.threads=3 >out 2>&1 &&
+        fail "it was not killed"
+    [[ ! -e threads.9/index.json ]] || fail "an index after a kill"
+    expect 0 build 1 lines.jsonl threads.9 device.threads=2
+    said " of them kept"
+    same lines.jsonl.1 threads.9
+}
+
+# Four times the input, packed and not, where the smaller one fills every place already: the same memory.
+memory_does_not_grow_with_the_input() {
+    local name small large
+    for _ in $(seq 4); do cat lines.jsonl; done >some.jsonl
+    cat some.jsonl some.jsonl some.jsonl some.jsonl >many.jsonl
+    gzip -1 <some.jsonl >some.jsonl.gz
+    gzip -1 <many.jsonl >many.jsonl.gz
+    for name in jsonl jsonl.gz; do
+        expect 0 build 1 some.$name some.$name.out --shard-bytes 500000 device.threads=2
+        small=$(sed -n 's/.*at most \([0-9]*\) MB.*/\1/p' out)
+        expect 0 build 1 many.$name many.$name.out --shard-bytes 500000 device.threads=2
+        large=$(sed -n 's/.*at most \([0-9]*\) MB.*/\1/p' out)
+        [[ $small -gt 0 && $large -le $((small + 15)) ]] || fail "$name: $small MB, 4 times the input: $large MB"
+        printf '     %s: %d MB, 4 times the input: %d MB\n' "$name" "$small" "$large"
+        rm -r many.$name.out some.$name.out
+    done
 }
 
 documents_come_back() {
@@ -219,9 +251,14 @@ parts_of_the_corpus() {
 }
 
 "$make_corpus" . || exit 1
-for current in bytes_do_not_depend_on_ranks documents_come_back a_killed_job_goes_on changed_input_is_noticed \
-    damage_is_named bad_input_ends_all_ranks_alike a_full_disk_leaves_nothing_half_written \
-    two_jobs_do_not_share_a_folder parts_of_the_corpus; do
+shift 3
+if [[ $# == 0 ]]; then
+    set -- bytes_do_not_depend_on_ranks bytes_do_not_depend_on_threads documents_come_back a_killed_job_goes_on \
+        changed_input_is_noticed damage_is_named bad_input_ends_all_ranks_alike \
+        a_full_disk_leaves_nothing_half_written two_jobs_do_not_share_a_folder parts_of_the_corpus \
+        memory_does_not_grow_with_the_input
+fi
+for current in "$@"; do
     before=$failures started=$SECONDS
     $current
     [[ $failures == "$before" ]] && printf 'ok   %s (%d s)\n' "$current" $((SECONDS - started))
