@@ -125,6 +125,34 @@ static gidd_status set_real(gidd_config *config, const key_row *row, const char 
     return GIDD_OK;
 }
 
+// Bytes of one UTF-8 character that YAML can hold on one line; 0: there is none. Tabs are.
+static size_t printable_character(const unsigned char *at)
+{
+    static const uint32_t lowest[] = {0, 0, 0x80, 0x800, 0x10000};
+    size_t                length = at[0] < 0x80 ? 1 : at[0] < 0xc2 ? 0 : at[0] < 0xe0 ? 2 : at[0] < 0xf0 ? 3 : at[0] < 0xf5 ? 4 : 0;
+    uint32_t              code = length < 2 ? at[0] : at[0] & (0x7fu >> length);
+    for (size_t i = 1; i < length; i++) {
+        if ((at[i] & 0xc0) != 0x80) {
+            return 0;
+        }
+        code = code << 6 | (at[i] & 0x3f);
+    }
+    int control = (code < 0x20 && code != '\t') || (code >= 0x7f && code < 0xa0);
+    int odd = code == 0x2028 || code == 0x2029 || code == 0xfeff || code == 0xfffe || code == 0xffff ||
+              (code >= 0xd800 && code < 0xe000) || code > 0x10ffff;
+    return length == 0 || code < lowest[length] || control || odd ? 0 : length;
+}
+
+// Length of the longest beginning of `text` that config.yaml and a manifest can hold.
+static size_t printable_bytes(const char *text)
+{
+    size_t used = 0, length = 0;
+    while (text[used] != '\0' && (length = printable_character((const unsigned char *)text + used)) > 0) {
+        used += length;
+    }
+    return used;
+}
+
 static gidd_status set_text(gidd_config *config, const key_row *row, const char *place, const char *text)
 {
     size_t bytes = strlen(text) + 1;
@@ -132,8 +160,10 @@ static gidd_status set_text(gidd_config *config, const key_row *row, const char 
         return gidd_fail(GIDD_ERR_CONFIG, "%s: %s: %zu bytes of text, at most %d fit", place, row->name, bytes - 1,
                          GIDD_CONFIG_TEXT_MAX - 1);
     }
-    if (strpbrk(text, "\n\r") != NULL) {
-        return gidd_fail(GIDD_ERR_CONFIG, "%s: %s: a line break inside the value", place, row->name);
+    size_t good = printable_bytes(text);
+    if (text[good] != '\0') {
+        return gidd_fail(GIDD_ERR_CONFIG, "%s: %s: byte %zu of the value is a control character, a line break or no UTF-8",
+                         place, row->name, good);
     }
     memcpy(value_of(config, row), text, bytes);
     return GIDD_OK;
@@ -241,7 +271,7 @@ static void format_value(const gidd_config *config, const key_row *row, char *te
     }
 }
 
-// A YAML double-quoted scalar; control characters cannot occur (set_text refuses line breaks).
+// A YAML double-quoted scalar; control characters other than tabs cannot occur (set_text refuses them).
 static void print_quoted(FILE *stream, const char *text)
 {
     (void)fputc('"', stream);

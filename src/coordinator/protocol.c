@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/protocol.h"
 
+#include "coordinator/signals.h"
+
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define ORDER_MAGIC UINT64_C(0x6f72646572303031)  /* "order001" */
-#define REPORT_MAGIC UINT64_C(0x7265706f72743031) /* "report01" */
+static const int64_t longest_ns = INT64_MAX / 8; // of a time in a report: sums of a few cannot overflow
 
 struct gidd_protocol {
     gidd_protocol_args args;
@@ -19,6 +21,41 @@ struct gidd_protocol {
     int64_t            report_step; /* step of the gather in flight; -1: none                    */
 };
 
+gidd_status gidd_order_check(const gidd_order *order, int64_t step)
+{
+    if (order->magic != GIDD_ORDER_MAGIC || order->step != step) {
+        return gidd_fail(GIDD_ERR_COMM, "the coordinator's order for step %" PRId64 " is not one (magic %" PRIx64
+                         ", step %" PRId64 "): the coordinator failed, or the programs differ",
+                         step, order->magic, order->step);
+    }
+    if ((order->actions & ~(uint32_t)GIDD_ACT_ALL) != 0 || order->reason >= GIDD_STOP_REASONS || !isfinite(order->lr)) {
+        return gidd_fail(GIDD_ERR_COMM, "the coordinator's order for step %" PRId64 " asks for the unknown (actions %" PRIx32
+                         ", reason %" PRIu32 ", learning rate %g)", step, order->actions, order->reason, order->lr);
+    }
+    return GIDD_OK;
+}
+
+static int is_time(int64_t ns)
+{
+    return ns >= 0 && ns <= longest_ns;
+}
+
+gidd_status gidd_report_check(const gidd_report *report, int64_t step, int rank)
+{
+    if (report->magic != GIDD_REPORT_MAGIC || report->step != step) {
+        return gidd_fail(GIDD_ERR_COMM, "rank %d reports step %" PRId64 " (magic %" PRIx64 ") where step %" PRId64
+                         " was due", rank, report->step, report->magic, step);
+    }
+    if (report->writer >= GIDD_WRITER_STATES || (report->signals & ~(uint32_t)GIDD_SIGNALS_ALL) != 0 || report->skipped < 0 ||
+        report->skipped > 1 || report->skipped_in_row < 0 || !is_time(report->step_ns) || !is_time(report->data_ns) ||
+        !is_time(report->comm_ns)) {
+        return gidd_fail(GIDD_ERR_COMM, "rank %d reports the impossible for step %" PRId64 " (writer %" PRIu32
+                         ", signals %" PRIx32 ", skipped %" PRId64 ")", rank, step, report->writer, report->signals,
+                         report->skipped);
+    }
+    return GIDD_OK;
+}
+
 static int is_coordinator(const gidd_protocol *protocol)
 {
     return gidd_comm_rank(protocol->args.comm) == protocol->args.coordinator;
@@ -30,7 +67,7 @@ static gidd_status send_order(gidd_protocol *protocol, const gidd_report *report
 {
     gidd_status decided = GIDD_OK;
     if (is_coordinator(protocol)) {
-        protocol->order = (gidd_order){.magic = ORDER_MAGIC, .step = step};
+        protocol->order = (gidd_order){.magic = GIDD_ORDER_MAGIC, .step = step};
         decided = protocol->args.decide(protocol->args.context, reports, protocol->report_step, step, &protocol->order);
         if (decided != GIDD_OK) {
             protocol->order.magic = 0;
@@ -76,11 +113,7 @@ void gidd_protocol_destroy(gidd_protocol *protocol)
 gidd_status gidd_protocol_order(gidd_protocol *protocol, gidd_order *order)
 {
     GIDD_TRY(gidd_comm_wait(&protocol->order_request));
-    if (protocol->order.magic != ORDER_MAGIC || protocol->order.step != protocol->next_step) {
-        return gidd_fail(GIDD_ERR_COMM, "the coordinator's order for step %" PRId64 " is not one (magic %" PRIx64
-                         ", step %" PRId64 "): the coordinator failed, or the programs differ",
-                         protocol->next_step, protocol->order.magic, protocol->order.step);
-    }
+    GIDD_TRY(gidd_order_check(&protocol->order, protocol->next_step));
     *order = protocol->order;
     protocol->next_step++;
     return GIDD_OK;
@@ -98,11 +131,7 @@ static gidd_status take_reports(gidd_protocol *protocol, const gidd_report **rep
         return GIDD_OK;
     }
     for (int rank = 0; rank < gidd_comm_size(protocol->args.comm); rank++) {
-        const gidd_report *report = &protocol->reports[rank];
-        if (report->magic != REPORT_MAGIC || report->step != protocol->report_step) {
-            return gidd_fail(GIDD_ERR_COMM, "rank %d reports step %" PRId64 " (magic %" PRIx64 ") where step %" PRId64
-                             " was due", rank, report->step, report->magic, protocol->report_step);
-        }
+        GIDD_TRY(gidd_report_check(&protocol->reports[rank], protocol->report_step, rank));
     }
     *reports_p = protocol->reports;
     return GIDD_OK;
@@ -128,7 +157,7 @@ gidd_status gidd_protocol_advance(gidd_protocol *protocol)
 gidd_status gidd_protocol_report(gidd_protocol *protocol, const gidd_report *report)
 {
     protocol->mine = *report;
-    protocol->mine.magic = REPORT_MAGIC;
+    protocol->mine.magic = GIDD_REPORT_MAGIC;
     protocol->mine.step = protocol->next_step - 1;
     protocol->report_step = protocol->mine.step;
     return gidd_comm_igather(protocol->args.comm, protocol->args.coordinator, &protocol->mine, sizeof protocol->mine,

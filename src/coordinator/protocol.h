@@ -17,13 +17,17 @@
 
 #include <stdint.h>
 
+#define GIDD_ORDER_MAGIC UINT64_C(0x6f72646572303031)  /* "order001" */
+#define GIDD_REPORT_MAGIC UINT64_C(0x7265706f72743031) /* "report01" */
+
 /* What an order asks for, in the sequence in which it is done. */
 enum {
     GIDD_ACT_COMMIT = 1,     /* before the step: the next stage of the checkpoint in flight */
     GIDD_ACT_STOP = 2,       /* do not do this step; save and leave                      */
     GIDD_ACT_TRAIN = 4,      /* do this step                                             */
     GIDD_ACT_EVAL = 8,       /* after the step: validation                               */
-    GIDD_ACT_CHECKPOINT = 16 /* after the step: begin a checkpoint                       */
+    GIDD_ACT_CHECKPOINT = 16, /* after the step: begin a checkpoint                      */
+    GIDD_ACT_ALL = 31
 };
 
 typedef enum gidd_stop_reason {
@@ -34,6 +38,7 @@ typedef enum gidd_stop_reason {
     GIDD_STOP_INTERRUPT,  /* SIGINT                                   exit 79 */
     GIDD_STOP_FILE,       /* run.dir/STOP                             exit 79 */
     GIDD_STOP_DIVERGED,   /* too many non-finite gradients in a row   exit 65 */
+    GIDD_STOP_REASONS,
 } gidd_stop_reason;
 
 typedef struct gidd_order {
@@ -50,6 +55,7 @@ typedef enum gidd_writer_state {
     GIDD_WRITER_BUSY,
     GIDD_WRITER_DONE, /* written, not committed */
     GIDD_WRITER_FAILED,
+    GIDD_WRITER_STATES,
 } gidd_writer_state;
 
 /* What a rank says after a step. Sums are over this rank's sequences. */
@@ -67,6 +73,12 @@ typedef struct gidd_report {
     uint32_t       signals;    /* GIDD_SIGNAL_* seen so far */
     uint32_t       writer;     /* gidd_writer_state */
 } gidd_report;
+
+/* Whether a message is one of this protocol, for `step`, and within the protocol's bounds: known actions and
+ * reason, finite learning rate; known states, no negative count or time. GIDD_ERR_COMM says what is wrong, and,
+ * of a report, that it came from `rank`. Numbers that were computed (losses, norms) may be anything. Local. */
+gidd_status gidd_order_check(const gidd_order *order, int64_t step);
+gidd_status gidd_report_check(const gidd_report *report, int64_t step, int rank);
 
 typedef struct gidd_protocol gidd_protocol;
 
@@ -88,7 +100,7 @@ typedef struct gidd_protocol_args {
 gidd_status gidd_protocol_create(const gidd_protocol_args *args, gidd_protocol **protocol_p);
 void        gidd_protocol_destroy(gidd_protocol *protocol);
 
-/* Waits for the order of the next step. GIDD_ERR_COMM: not an order, or for another step. Collective. */
+/* Waits for the order of the next step. GIDD_ERR_COMM: gidd_order_check refuses it. Collective. */
 gidd_status gidd_protocol_order(gidd_protocol *protocol, gidd_order *order);
 
 /* Between an order and its report: completes the gather of the previous report and starts the broadcast of

@@ -8,8 +8,9 @@
 #include <stdint.h>
 
 enum {
-    GIDD_SIGNAL_LEAVE = 1,    /* SIGUSR1, SIGUSR2, SIGTERM: checkpoint, exit 75 */
-    GIDD_SIGNAL_INTERRUPT = 2 /* SIGINT: checkpoint, exit 79                    */
+    GIDD_SIGNAL_LEAVE = 1,     /* SIGUSR1, SIGUSR2, SIGTERM: checkpoint, exit 75 */
+    GIDD_SIGNAL_INTERRUPT = 2, /* SIGINT: checkpoint, exit 79                    */
+    GIDD_SIGNALS_ALL = 3
 };
 
 /* Installs the handlers; a second signal changes nothing. Call before any thread is started. Local. */

@@ -113,6 +113,11 @@ static gidd_status load_range(int fd, const char *path, const gidd_corpus_piece 
     uint64_t start =
         piece->first > 0 ? piece->first - 1 : 0; // one byte more shows whether a line begins
     size_t size = (size_t)(piece->first + piece->size - start), got = 0, skipped = 0;
+    struct stat facts;
+    if (fstat(fd, &facts) != 0 || !S_ISREG(facts.st_mode) ||
+        piece->first + piece->size > (uint64_t)facts.st_size) {
+        return fail_changed(path);
+    }
     loaded->owned = malloc(size);
     if (loaded->owned == NULL) {
         return gidd_fail(GIDD_ERR_NOMEM, "no memory for %zu bytes of %s", size, path);
@@ -278,6 +283,14 @@ static gidd_status read_piece(struct part_reader *reader, const gidd_corpus_piec
     return status;
 }
 
+// What another rank sent is held against its own words before it is used.
+static int is_piece(const gidd_corpus_piece *piece, const char *name)
+{
+    return name[piece->name_size - 1] == '\0' && piece->type <= GIDD_CORPUS_PIECE_PACKED &&
+           piece->kind <= GIDD_CORPUS_PACKED && piece->depth <= GIDD_CORPUS_DEPTH_MAX &&
+           piece->first <= INT64_MAX / 2 && piece->size <= INT64_MAX / 2;
+}
+
 static gidd_status read_pieces(struct part_reader *reader, const gidd_corpus_part *part)
 {
     for (size_t at = 0; at < part->size;) {
@@ -292,6 +305,10 @@ static gidd_status read_pieces(struct part_reader *reader, const gidd_corpus_par
             return gidd_fail(GIDD_ERR_ARG, "part %lld ends inside a piece", (long long)part->index);
         }
         const char *name = (const char *)part->bytes + at + sizeof piece;
+        if (!is_piece(&piece, name)) {
+            return gidd_fail(GIDD_ERR_ARG, "part %lld holds something that is no piece",
+                             (long long)part->index);
+        }
         GIDD_TRY(read_piece(reader, &piece, name, (const uint8_t *)name + piece.name_size));
         at += (sizeof piece + (size_t)piece.name_size + carried + 7) / 8 * 8;
     }

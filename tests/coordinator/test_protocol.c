@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Orders and reports over real ranks: which report an order rests on, the last reports at the end, and a
- * coordinator that fails.
+ * Orders and reports over real ranks: which report an order rests on, the last reports at the end, a coordinator
+ * that fails, and messages that are none.
  */
 #include "coordinator/protocol.h"
 
 #include "support/mpi_test.h"
 
+#include <math.h>
 #include <string.h>
 
 typedef struct witness {
     int64_t steps_of_reports[16]; /* by step of the order */
     int64_t last_report;
     int     fail_at, ranks, bad_sum;
+    int64_t senseless_at; /* step whose report of the last rank is none; 0: all are good */
 } witness;
 
 static gidd_status decide(void *context, const gidd_report *reports, int64_t report_step, int64_t step, gidd_order *order)
@@ -51,6 +53,9 @@ static gidd_status run_steps(gidd_comm_set *set, witness *w, int64_t first, int6
         }
         GIDD_TRY_GOTO(gidd_protocol_advance(protocol));
         report.grad_norm = (double)(100 * step + gidd_comm_rank(set->protocol));
+        if (w->senseless_at > 0 && step == w->senseless_at && gidd_comm_rank(set->protocol) + 1 == gidd_comm_size(set->protocol)) {
+            report.writer = 77;
+        }
         GIDD_TRY_GOTO(gidd_protocol_report(protocol, &report));
         *done_p = step;
     }
@@ -86,11 +91,43 @@ static void a_failing_coordinator_ends_all_ranks(mpi_test *t)
     MPI_TEST_CHECK(t, status == (set->is_coordinator ? GIDD_ERR_IO : GIDD_ERR_COMM));
 }
 
+static void a_senseless_report_ends_all_ranks(mpi_test *t)
+{
+    gidd_comm_set own = t->set, *set = &own; // after a failure a communicator is of no further use
+    witness w = {.fail_at = -1, .ranks = gidd_comm_size(set->protocol), .senseless_at = 3};
+    int64_t done = -1;
+    MPI_TEST_OK(t, gidd_comm_dup(t->set.world, &own.protocol));
+    MPI_TEST_CHECK(t, run_steps(set, &w, 0, 10, &done) == GIDD_ERR_COMM);
+    MPI_TEST_CHECK(t, !set->is_coordinator || strstr(gidd_error_last()->text, "reports the impossible for step 3") != NULL);
+}
+
+static void bounds_of_messages(mpi_test *t)
+{
+    gidd_order  order = {.magic = GIDD_ORDER_MAGIC, .step = 4, .actions = GIDD_ACT_ALL, .reason = GIDD_STOP_DIVERGED};
+    gidd_report report = {.magic = GIDD_REPORT_MAGIC, .step = 4};
+    MPI_TEST_CHECK(t, gidd_order_check(&order, 4) == GIDD_OK && gidd_order_check(&order, 5) == GIDD_ERR_COMM);
+    order.actions |= 32;
+    MPI_TEST_CHECK(t, gidd_order_check(&order, 4) == GIDD_ERR_COMM);
+    order = (gidd_order){.magic = GIDD_ORDER_MAGIC, .step = 4, .reason = GIDD_STOP_REASONS};
+    MPI_TEST_CHECK(t, gidd_order_check(&order, 4) == GIDD_ERR_COMM);
+    order = (gidd_order){.magic = GIDD_ORDER_MAGIC, .step = 4, .lr = (double)NAN};
+    MPI_TEST_CHECK(t, gidd_order_check(&order, 4) == GIDD_ERR_COMM);
+    MPI_TEST_CHECK(t, gidd_report_check(&report, 4, 0) == GIDD_OK && gidd_report_check(&report, 3, 0) == GIDD_ERR_COMM);
+    report.train.loss = (double)NAN; // a computed number may be anything: it is judged elsewhere
+    MPI_TEST_CHECK(t, gidd_report_check(&report, 4, 0) == GIDD_OK);
+    report.step_ns = INT64_MAX;
+    MPI_TEST_CHECK(t, gidd_report_check(&report, 4, 0) == GIDD_ERR_COMM);
+    report = (gidd_report){.magic = GIDD_REPORT_MAGIC, .step = 4, .signals = 4};
+    MPI_TEST_CHECK(t, gidd_report_check(&report, 4, 0) == GIDD_ERR_COMM);
+}
+
 int main(int argc, char **argv)
 {
     static const mpi_test_case cases[] = {
         {"order_rests_on_the_report_two_steps_earlier", order_rests_on_the_report_two_steps_earlier, 1},
         {"a_failing_coordinator_ends_all_ranks", a_failing_coordinator_ends_all_ranks, 1},
+        {"a_senseless_report_ends_all_ranks", a_senseless_report_ends_all_ranks, 1},
+        {"bounds_of_messages", bounds_of_messages, 1},
     };
     return mpi_test_main(argc, argv, cases, sizeof cases / sizeof *cases);
 }
