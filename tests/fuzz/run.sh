@@ -41,7 +41,8 @@ file_flags() {
 
 build_library() {
     local source object
-    local -a includes
+    local -a includes compiler=(clang)
+    ! command -v ccache >/dev/null || compiler=(ccache clang)
     read -ra includes < <(compile_flags)
     mkdir -p "$out/obj" "$out/generated/base"
     sed -e 's/@[A-Z_]*ID@/fuzz/' -e 's/@[A-Z_]*VERSION@/0/' src/base/version.h.in >"$out/generated/base/version.h.new"
@@ -53,7 +54,7 @@ build_library() {
         file_flags "$source"
         printf '\n'
     done < <(sources) |
-        xargs -P "$(core_count)" -L 1 ${CMAKE_C_COMPILER_LAUNCHER:-} clang -c "${flags[@]}" -fsanitize=fuzzer-no-link,$sanitizers \
+        xargs -P "$(core_count)" -L 1 "${compiler[@]}" -c "${flags[@]}" -fsanitize=fuzzer-no-link,$sanitizers \
             -Isrc -Itests "-I$out/generated" "${includes[@]}"
     rm -f "$out/libfuzzed.a"
     ar rcs "$out/libfuzzed.a" "$out"/obj/*.o
