@@ -19,7 +19,7 @@ while IFS= read -r path; do
 done < <(sources | grep -v '^tests/.*/data/')
 
 report_lines "used twice: " < <(sources | grep -v '^tests/.*/data/' |
-    awk -F/ '$NF !~ /^(main\.c|CMakeLists\.txt)$/ { if ($NF in seen) print seen[$NF] " and " $0; seen[$NF] = $0 }')
+    awk -F/ '$NF !~ /^(main\.c|run\.sh|CMakeLists\.txt)$/ { if ($NF in seen) print seen[$NF] " and " $0; seen[$NF] = $0 }')
 
 report_lines "" < <(files . -- -size -1000k ! -name '*.h5' ! -name '*.bin' | tr '\n' '\0' |
     xargs -0 grep -nIE '(^|[^A-Za-z0-9_.*])/(home|root|work|Users)/[A-Za-z]' || true)
