@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * gidd-checkpoint: looks at checkpoints, proves them, deletes old ones.
+ * gidd-checkpoint: looks at checkpoints, proves them, deletes old ones; models out and in.
  */
 #include "io/checkpoint.h"
+#include "tools/checkpoint_exchange.h"
 #include "tools/tool.h"
 
 #include <inttypes.h>
@@ -14,14 +15,17 @@ typedef struct checkpoint_options {
     const char *path;
     const char *text;
     int64_t keep_last, keep_every;
+    gidd_exchange_words exchange; // export, import
 } checkpoint_options;
 
-enum { OPTION_TEXT = 256, OPTION_KEEP_LAST, OPTION_KEEP_EVERY };
+enum { OPTION_TEXT = 256, OPTION_KEEP_LAST, OPTION_KEEP_EVERY, OPTION_FORMAT, OPTION_DTYPE };
 
 static const struct argp_option options[] = {
     {"text", OPTION_TEXT, "NAME", 0, "inspect: print this text alone (config, for example)", 0},
     {"keep-last", OPTION_KEEP_LAST, "N", 0, "prune: the newest N stay (default 3)", 0},
     {"keep-every", OPTION_KEEP_EVERY, "K", 0, "prune: steps divisible by K stay too", 0},
+    {"format", OPTION_FORMAT, "NAME", 0, "export, import: safetensors", 0},
+    {"dtype", OPTION_DTYPE, "TYPE", 0, "export: fp32 (default) or bf16", 0},
     {0},
 };
 
@@ -32,7 +36,11 @@ static const char doc[] =
     "  verify PATH    reads every byte and names damaged blocks and tensors: then\n"
     "                 exit code 65. Under mpirun the ranks share the blocks\n"
     "  prune RUN      deletes old and unfinished checkpoints if the newest is\n"
-    "                 intact; not while a job runs there\n\n"
+    "                 intact; not while a job runs there\n"
+    "  export PATH FOLDER   a Hugging Face style folder: model.safetensors with\n"
+    "                 the reference's names, config.json, the tokenizer\n"
+    "  import MODEL RUN   such a folder or .safetensors as step 0 of a new run;\n"
+    "                 --config and section.key=value give the run's other keys\n\n"
     "PATH is a step directory or a run directory, of which inspect takes the newest "
     "checkpoint and verify takes all.";
 
@@ -51,14 +59,35 @@ static int64_t parse_count(const char *word, const char *name, int64_t low,
     return value;
 }
 
+static int is_exchange(const checkpoint_options *o)
+{
+    return o->command != NULL && (strcmp(o->command, "export") == 0 || strcmp(o->command, "import") == 0);
+}
+
+// The command and its paths; export and import take two, and overrides.
+static error_t take_word(checkpoint_options *o, char *word, struct argp_state *state)
+{
+    if (o->command == NULL) {
+        o->command = word;
+    } else if (o->path == NULL) {
+        o->path = o->exchange.from = word;
+    } else if (is_exchange(o) && o->exchange.to == NULL) {
+        o->exchange.to = word;
+    } else if (is_exchange(o)) {
+        return ARGP_ERR_UNKNOWN; // an override, or one word too many: the child knows
+    } else {
+        argp_error(state, "unexpected argument '%s'", word);
+    }
+    return 0;
+}
+
 static error_t parse_option(int key, char *word, struct argp_state *state)
 {
     checkpoint_options *o = state->input;
     switch (key) {
     case ARGP_KEY_INIT:
-        if (!gidd_cli_speaks()) { // the first rank says it for all
-            state->err_stream = state->out_stream = fopen("/dev/null", "we");
-        }
+        o->exchange.cli.takes_words = 1;
+        state->child_inputs[0] = &o->exchange.cli;
         return 0;
     case OPTION_TEXT:
         o->text = word;
@@ -69,14 +98,19 @@ static error_t parse_option(int key, char *word, struct argp_state *state)
     case OPTION_KEEP_EVERY:
         o->keep_every = parse_count(word, "keep-every", 1, state);
         return 0;
-    case ARGP_KEY_ARG:
-        if (state->arg_num > 1) {
-            argp_error(state, "unexpected argument '%s'", word);
-        }
-        *(state->arg_num == 0 ? &o->command : &o->path) = word;
+    case OPTION_FORMAT:
+        o->exchange.format = word;
         return 0;
+    case OPTION_DTYPE:
+        o->exchange.dtype = word;
+        return 0;
+    case ARGP_KEY_ARG:
+        return take_word(o, word, state);
     case ARGP_KEY_END:
-        if (state->arg_num < 2) {
+        if (!is_exchange(o) && o->exchange.cli.config_path != NULL) {
+            argp_error(state, "--config is for import");
+        }
+        if (o->path == NULL) {
             argp_error(state, "a command and a path are needed, for example: verify runs/small");
         }
         return 0;
@@ -368,18 +402,25 @@ static gidd_status run_command(void *context, gidd_comm_set *comms)
     if (strcmp(o->command, "verify") == 0) {
         return verify(o, comms->world);
     }
+    if (strcmp(o->command, "import") == 0) {
+        return gidd_exchange_import(&o->exchange, comms->world);
+    }
+    if (strcmp(o->command, "export") == 0) {
+        return gidd_comm_rank(comms->world) == 0 ? gidd_exchange_export(&o->exchange) : GIDD_OK;
+    }
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         if (strcmp(o->command, commands[i].name) == 0) {
             return gidd_comm_rank(comms->world) == 0 ? commands[i].run(o) : GIDD_OK;
         }
     }
-    return gidd_fail(GIDD_ERR_USAGE, "unknown command '%s': list, inspect, verify or prune",
+    return gidd_fail(GIDD_ERR_USAGE, "unknown command '%s': list, inspect, verify, prune, export or import",
                      o->command);
 }
 
 int main(int argc, char **argv)
 {
-    static const struct argp argp = {options, parse_option, "COMMAND PATH", doc, NULL, NULL, NULL};
+    static const struct argp_child children[] = {{&gidd_cli_argp, 0, NULL, 0}, {0}};
+    static const struct argp argp = {options, parse_option, "COMMAND PATH [PATH]", doc, children, NULL, NULL};
     checkpoint_options o = {.keep_last = 3};
     gidd_cli_init();
     if (argp_parse(&argp, argc, argv, 0, NULL, &o) != 0) {

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "worker/evaluate.h"
+#include "worker/layout.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,30 +31,10 @@ static gidd_status open_loader(gidd_worker *worker)
                             &worker->loader);
 }
 
-// The checkpoint's table of tensors is the parameters' table, name by name.
 static gidd_status make_layout(gidd_worker *worker)
 {
     static const char *const sections[] = {"master", "adam_m", "adam_v"};
-    const gidd_params       *params = &worker->params;
-    gidd_checkpoint_layout  *layout = &worker->layout;
-    layout->tensors = calloc((size_t)params->tensor_count, sizeof *layout->tensors);
-    if (layout->tensors == NULL) {
-        return gidd_fail(GIDD_ERR_NOMEM, "no memory for the checkpoint's table");
-    }
-    layout->tensor_count = params->tensor_count;
-    layout->elements = params->count;
-    for (int64_t i = 0; i < params->tensor_count; i++) {
-        const gidd_tensor *tensor = &params->tensors[i];
-        layout->tensors[i] = (gidd_checkpoint_tensor){.dims = tensor->dims,
-                                                      .shape = {tensor->shape[0], tensor->shape[1]},
-                                                      .offset = tensor->offset};
-        (void)snprintf(layout->tensors[i].name, sizeof layout->tensors[i].name, "%s", tensor->name);
-    }
-    layout->section_count = (int)(sizeof sections / sizeof *sections);
-    for (int i = 0; i < layout->section_count; i++) {
-        (void)snprintf(layout->sections[i], sizeof layout->sections[i], "%s", sections[i]);
-    }
-    return GIDD_OK;
+    return gidd_layout_of_params(&worker->params, sections, (int)(sizeof sections / sizeof *sections), &worker->layout);
 }
 
 static gidd_status open_model(gidd_worker *worker)

@@ -55,7 +55,8 @@ static gidd_status read_fields(gidd_model_source *source, const gidd_checkpoint_
     if (config == NULL || tokenizer == NULL || base_ids < 1 || base_ids > 65535) {
         return gidd_fail(GIDD_ERR_CORRUPT, "%s does not say its configuration and vocabulary", source->path);
     }
-    source->step = fields->step;
+    const char *imported = gidd_checkpoint_text_find(fields->texts, fields->text_count, "imported_step");
+    source->step = fields->step == 0 && imported != NULL ? atoll(imported) : fields->step;
     source->base_ids = base_ids;
     (void)snprintf(source->tokenizer_digest, sizeof source->tokenizer_digest, "%s", tokenizer);
     return gidd_config_parse(&source->config, "checkpoint's config", config, strlen(config));

@@ -153,8 +153,7 @@ void gidd_published_close(gidd_published *published)
 
 /* ---- checking ---------------------------------------------------------------------------------------- */
 
-// Whether a tensor's first extent counts ids.
-static int counts_ids(const char *name)
+int gidd_published_counts_ids(const char *name)
 {
     return strcmp(name, "vocab_embed.embedding") == 0 || strncmp(name, "output_layer.linear.", 20) == 0;
 }
@@ -162,7 +161,7 @@ static int counts_ids(const char *name)
 // Rows of a tensor of the table in this file.
 static int64_t stored_rows(const gidd_published *published, const gidd_tensor *tensor)
 {
-    return counts_ids(tensor->name) ? published->rows : tensor->shape[0];
+    return gidd_published_counts_ids(tensor->name) ? published->rows : tensor->shape[0];
 }
 
 static gidd_status check_tensor(const gidd_published *published, const gidd_tensor *tensor)

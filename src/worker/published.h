@@ -32,6 +32,9 @@ typedef struct gidd_published {
     char              tokenizer_digest[GIDD_DIGEST_SIZE]; /* "": not said */
 } gidd_published;
 
+/* Whether the rows of the tensor called `name` are ids. Local. */
+int gidd_published_counts_ids(const char *name);
+
 /* 1 if `path` looks like a published model: a regular file, or a folder that is neither a run nor a checkpoint.
  * Local. */
 int gidd_published_looks_like(const char *path);

@@ -36,7 +36,7 @@ typedef struct parity {
     const char *device_name;
     gidd_dtype precision;
     int verbose; /* print every check, not only those that fail */
-    const char *model; /* parameters come from this checkpoint or published model; NULL: from the file */
+    const char *model; /* parameters come from this published model; NULL: from the file */
 
     /* of the section under way */
     const char *section;

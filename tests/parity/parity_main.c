@@ -43,7 +43,7 @@ static const struct argp_option argp_options[] = {
     {"device", 'd', "NAME", 0, "cpu (default), emu, cuda, cuda:N", 0},
     {"precision", 'p', "TYPE", 0, "type of activations: fp32 (default) or bf16", 0},
     {"section", 's', "NAME", 0, "only this section", 0},
-    {"model", 'm', "PATH", 0, "take the parameters from this checkpoint or published model", 0},
+    {"model", 'm', "PATH", 0, "take the parameters from this published model", 0},
     {"verbose", 'v', NULL, 0, "print every comparison", 0},
     {0},
 };

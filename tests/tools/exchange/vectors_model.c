@@ -9,6 +9,7 @@
 #include "model/params.h"
 #include "parity/parity.h"
 #include "parity/parity_driver.h"
+#include "worker/published.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -43,7 +44,8 @@ static void list_tensors(model *m)
     const parity_config *c = &m->p.config;
     for (int64_t i = 0; i < m->params.tensor_count; i++) {
         const gidd_tensor *tensor = &m->params.tensors[i];
-        int64_t            shape[2] = {tensor->shape[0] == c->Vr ? m->rows : tensor->shape[0], tensor->shape[1]};
+        int64_t            shape[2] = {gidd_published_counts_ids(tensor->name) ? m->rows : tensor->shape[0],
+                                 tensor->shape[1]};
         add(m, tensor->name, tensor->dims, shape);
     }
     const int64_t table[5] = {1, c->T, 3, 1, c->D / c->H}, one[3] = {1, 1, 1};
