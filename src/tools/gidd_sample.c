@@ -1,245 +1,157 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * gidd-sample: texts out of a trained model, spread over all ranks. What a sample becomes depends on the seed
- * and its number alone, not on the number of ranks or the batch size.
+ * gidd-sample: texts out of a trained model, spread over all ranks: unconditional, infilled, self-corrected.
  */
-#include "model/sampler.h"
-#include "tokenizer/bpe.h"
-#include "tools/model_options.h"
+#include "tools/sample_options.h"
+#include "tools/sample_show.h"
 #include "tools/tool.h"
+#include "worker/samples.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
-
-typedef struct sample_options {
-    gidd_model_options model;
-    const char        *tokenizer, *output;
-    int64_t            num, steps, batch, seed;
-    double             min_p, temperature;
-    int                correct, json;
-} sample_options;
 
 typedef struct sample_work {
     const sample_options *options;
     gidd_inference        inference;
     gidd_bpe             *bpe;
-    gidd_sampler         *sampler;
-    int32_t              *ids;     /* [mine][T] of this rank        */
-    int32_t              *all;     /* [num][T] on rank 0            */
-    gidd_correct_result  *results; /* [num] on rank 0, [mine] else  */
-    int64_t               first, mine, batches, done;
+    gidd_samples          samples;
+    sample_watch          watch;
+    gidd_status           shown; /* of watching, which cannot stop a run */
 } sample_work;
 
-enum {
-    OPTION_TOKENIZER = 256,
-    OPTION_OUTPUT,
-    OPTION_NUM,
-    OPTION_STEPS,
-    OPTION_BATCH,
-    OPTION_SEED,
-    OPTION_MIN_P,
-    OPTION_TEMPERATURE,
-    OPTION_CORRECT,
-    OPTION_JSON,
-};
+/* ---- what to start from ------------------------------------------------------------------------------------ */
 
-static const struct argp_option options[] = {
-    {"num", OPTION_NUM, "N", 0, "samples (default 4)", 0},
-    {"steps", OPTION_STEPS, "N", 0, "denoising steps (default 128)", 0},
-    {"seed", OPTION_SEED, "N", 0, "seed of the samples (default 1)", 0},
-    {"min-p", OPTION_MIN_P, "P", 0, "drop probabilities below P (default 0)", 0},
-    {"temperature", OPTION_TEMPERATURE, "X", 0, "divide logits by X (default 1)", 0},
-    {"self-correct", OPTION_CORRECT, NULL, 0, "improve the samples by self-correction afterwards", 0},
-    {"batch", OPTION_BATCH, "N", 0, "samples at once on a rank (default 4)", 0},
-    {"output", OPTION_OUTPUT, "FILE", 0, "write here instead of the standard output", 0},
-    {"json", OPTION_JSON, NULL, 0, "one JSON object a sample: number, ids", 0},
-    {"tokenizer", OPTION_TOKENIZER, "DIR", 0, "folder of vocab.bpe and encoder.json (default: data.tokenizer)", 0},
-    {0},
-};
-
-static double parse_real(const char *word, double lowest, double highest, struct argp_state *state)
+static gidd_status open_tokenizer(sample_work *work)
 {
-    char  *end = NULL;
-    double value = strtod(word, &end);
-    if (end == word || *end != '\0' || !(value >= lowest && value <= highest)) {
-        argp_error(state, "expected a number from %g to %g, found '%s'", lowest, highest, word);
-    }
-    return value;
+    const char *folder = work->options->tokenizer != NULL ? work->options->tokenizer : work->inference.config.data.tokenizer;
+    GIDD_TRY(gidd_bpe_load(folder, &work->bpe));
+    return gidd_inference_check_tokenizer(&work->inference, folder, gidd_bpe_digest(work->bpe), gidd_bpe_size(work->bpe));
 }
 
-static error_t parse_option(int key, char *word, struct argp_state *state)
+// The whole of a file of text, without its last line feed; the caller frees it.
+static gidd_status read_text(const char *path, char **text_p)
 {
-    sample_options *o = state->input;
-    switch (key) {
-    case ARGP_KEY_INIT:
-        state->child_inputs[0] = &o->model;
-        return 0;
-    case OPTION_TOKENIZER:
-        o->tokenizer = word;
-        return 0;
-    case OPTION_OUTPUT:
-        o->output = word;
-        return 0;
-    case OPTION_NUM:
-        o->num = gidd_cli_count(state, word, 1);
-        return 0;
-    case OPTION_STEPS:
-        o->steps = gidd_cli_count(state, word, 1);
-        return 0;
-    case OPTION_BATCH:
-        o->batch = gidd_cli_count(state, word, 1);
-        return 0;
-    case OPTION_SEED:
-        o->seed = gidd_cli_count(state, word, 0);
-        return 0;
-    case OPTION_MIN_P:
-        o->min_p = parse_real(word, 0, 0.999, state);
-        return 0;
-    case OPTION_TEMPERATURE:
-        o->temperature = parse_real(word, 1e-3, 1e3, state);
-        return 0;
-    case OPTION_CORRECT:
-        o->correct = 1;
-        return 0;
-    case OPTION_JSON:
-        o->json = 1;
-        return 0;
-    default:
-        return ARGP_ERR_UNKNOWN;
+    char  *text = NULL;
+    size_t capacity = 0;
+    FILE  *file = fopen(path, "re");
+    if (file == NULL) {
+        return gidd_fail(errno == ENOENT || errno == ENOTDIR ? GIDD_ERR_MISSING : GIDD_ERR_IO, "cannot open %s: %s", path,
+                         strerror(errno));
     }
-}
-
-static void show_progress(void *context, int64_t step, int64_t steps, const int32_t *z, int64_t B)
-{
-    sample_work *work = context;
-    (void)z;
-    (void)B;
-    if (isatty(STDERR_FILENO) || step == steps) {
-        (void)fprintf(stderr, "%ssampling: batch %" PRId64 " of %" PRId64 ", step %" PRId64 " of %" PRId64 "%s",
-                      isatty(STDERR_FILENO) ? "\r\033[K" : "", work->done + 1, work->batches, step, steps,
-                      step == steps ? "\n" : "");
+    ssize_t   bytes = getdelim(&text, &capacity, '\0', file);
+    const int whole = bytes >= 0 && getc(file) == EOF && !ferror(file);
+    (void)fclose(file);
+    if (!whole) {
+        free(text);
+        return gidd_fail(GIDD_ERR_CORRUPT, "%s is empty, cannot be read, or holds a NUL: not a text to fill in", path);
     }
-    work->done += step == steps;
-}
-
-static gidd_status open_model(sample_work *work, const gidd_comm_set *comms)
-{
-    const sample_options *o = work->options;
-    GIDD_TRY(gidd_model_options_open(&o->model, comms, o->batch, &work->inference));
-    const char *tokenizer = o->tokenizer != NULL ? o->tokenizer : work->inference.config.data.tokenizer;
-    GIDD_TRY(gidd_bpe_load(tokenizer, &work->bpe));
-    GIDD_TRY(gidd_inference_check_tokenizer(&work->inference, tokenizer, gidd_bpe_digest(work->bpe), gidd_bpe_size(work->bpe)));
-    int rank = gidd_comm_rank(comms->world), size = gidd_comm_size(comms->world);
-    work->first = o->num * rank / size;
-    work->mine = o->num * (rank + 1) / size - work->first;
-    work->batches = (work->mine + o->batch - 1) / o->batch;
-    size_t T = (size_t)work->inference.config.model.context, num = (size_t)o->num;
-    work->ids = calloc((size_t)work->mine * T + 1, sizeof *work->ids);
-    work->all = rank == 0 ? calloc(num * T, sizeof *work->all) : NULL;
-    work->results = calloc(num, sizeof *work->results);
-    if (work->ids == NULL || work->results == NULL || (rank == 0 && work->all == NULL)) {
-        return gidd_fail(GIDD_ERR_NOMEM, "no memory for %" PRId64 " samples", o->num);
+    if (bytes > 0 && text[bytes - 1] == '\n') {
+        text[bytes - 1] = '\0';
     }
-    return gidd_sampler_create(&(gidd_sampler_args){.model = work->inference.model,
-                                                    .schedule = &work->inference.schedule,
-                                                    .T = work->inference.config.model.context,
-                                                    .steps = o->steps,
-                                                    .temperature = o->temperature,
-                                                    .min_p = o->min_p,
-                                                    .seed = (uint64_t)o->seed,
-                                                    .progress = rank == 0 ? show_progress : NULL,
-                                                    .context = work},
-                               &work->sampler);
-}
-
-static gidd_status draw_samples(sample_work *work)
-{
-    if (work->mine == 0) {
-        return GIDD_OK;
-    }
-    const gidd_sample_span span = {work->first, work->mine, NULL};
-    GIDD_TRY(gidd_sampler_generate(work->sampler, &span, work->ids, NULL));
-    if (!work->options->correct) {
-        return GIDD_OK;
-    }
-    return gidd_sampler_correct(work->sampler,
-                                &(gidd_correct_args){
-                                    .t = 0.01, .temperature = 0.1, .tokens_per_step = 1, .max_steps = 128, .max_patience = 32},
-                                &span, work->ids, work->results);
-}
-
-// All samples to rank 0: shares are consecutive, so rank order is sample order.
-static gidd_status collect(sample_work *work, gidd_comm *comm)
-{
-    size_t  T = (size_t)work->inference.config.model.context, num = (size_t)work->options->num;
-    size_t *sizes = calloc((size_t)gidd_comm_size(comm), sizeof *sizes);
-    gidd_correct_result *mine = calloc((size_t)work->mine + 1, sizeof *mine);
-    gidd_status          local = sizes != NULL && mine != NULL ? GIDD_OK : gidd_fail(GIDD_ERR_NOMEM, "no memory");
-    local = gidd_comm_agree(comm, local);
-    if (local == GIDD_OK) {
-        memcpy(mine, work->results, (size_t)work->mine * sizeof *mine);
-        local = gidd_comm_gatherv(comm, 0, work->ids, (size_t)work->mine * T * sizeof *work->ids, work->all,
-                                  num * T * sizeof *work->all, sizes);
-    }
-    if (local == GIDD_OK) {
-        local = gidd_comm_gatherv(comm, 0, mine, (size_t)work->mine * sizeof *mine, work->results, num * sizeof *mine, sizes);
-    }
-    free(sizes);
-    free(mine);
-    return local;
-}
-
-// The text up to the end-of-text mark that closes it; one at the very start opens it.
-static gidd_status print_text(const sample_work *work, FILE *stream, const int32_t *ids, uint16_t *narrow, uint8_t *text,
-                              size_t capacity)
-{
-    int64_t T = work->inference.config.model.context, count = 0;
-    size_t  bytes = 0;
-    for (int64_t p = ids[0] == work->inference.vocab.bos; p < T && ids[p] != work->inference.vocab.eos; p++) {
-        narrow[count++] = (uint16_t)ids[p];
-    }
-    GIDD_TRY(gidd_bpe_decode(work->bpe, narrow, (size_t)count, GIDD_BPE_SPECIALS_SKIP, text, capacity, &bytes));
-    (void)fwrite(text, 1, bytes, stream);
-    (void)fputc('\n', stream);
+    *text_p = text;
     return GIDD_OK;
 }
 
-static void print_ids(FILE *stream, int64_t sample, const int32_t *ids, int64_t T)
+static gidd_status read_given(const sample_work *work, int32_t *given)
 {
-    (void)fprintf(stream, "{\"sample\":%" PRId64 ",\"ids\":[", sample);
-    for (int64_t p = 0; p < T; p++) {
-        (void)fprintf(stream, "%s%d", p > 0 ? "," : "", ids[p]);
+    const sample_options *o = work->options;
+    const gidd_vocab     *vocab = &work->inference.vocab;
+    const int64_t         T = work->inference.config.model.context;
+    if (o->given != NULL) {
+        return gidd_given_of_file(work->bpe, vocab, o->given, T, given);
     }
-    (void)fputs("]}\n", stream);
-}
-
-static gidd_status print_samples(const sample_work *work, FILE *stream)
-{
-    int64_t     T = work->inference.config.model.context;
-    size_t      capacity = (size_t)T * 256; // no GPT-2 token is longer than 128 bytes
-    uint16_t   *narrow = calloc((size_t)T, sizeof *narrow);
-    uint8_t    *text = malloc(capacity);
-    gidd_status status = narrow != NULL && text != NULL ? GIDD_OK : gidd_fail(GIDD_ERR_NOMEM, "no memory for a text");
-    for (int64_t i = 0; status == GIDD_OK && i < work->options->num; i++) {
-        const int32_t *ids = work->all + i * T;
-        if (work->options->json) {
-            print_ids(stream, i, ids, T);
-            continue;
-        }
-        (void)fprintf(stream, "---- sample %" PRId64 " ", i);
-        if (work->options->correct) {
-            (void)fprintf(stream, "self-accuracy %.3f -> %.3f, %" PRId64 " tokens changed ", work->results[i].initial_accuracy,
-                          work->results[i].final_accuracy, work->results[i].changed);
-        }
-        (void)fputs("----\n", stream);
-        status = print_text(work, stream, ids, narrow, text, capacity);
+    if (o->infill != NULL) {
+        return gidd_given_of_text(work->bpe, vocab, o->infill, T, given);
     }
-    free(narrow);
+    char *text = NULL;
+    GIDD_TRY(read_text(o->infill_file, &text));
+    gidd_status status = gidd_given_of_text(work->bpe, vocab, text, T, given);
     free(text);
     return status;
+}
+
+static gidd_status open_samples(sample_work *work)
+{
+    const sample_options *o = work->options;
+    const int64_t         T = work->inference.config.model.context;
+    if (o->correct_file != NULL) {
+        return gidd_samples_read(o->correct_file, &work->inference.vocab, T, &work->samples);
+    }
+    GIDD_TRY(gidd_samples_create(o->num, T, &work->samples));
+    if (o->infill == NULL && o->infill_file == NULL && o->given == NULL) {
+        return GIDD_OK;
+    }
+    int32_t    *given = malloc((size_t)T * sizeof *given);
+    gidd_status status = given != NULL ? read_given(work, given) : gidd_fail(GIDD_ERR_NOMEM, "no memory for a text to fill in");
+    if (status == GIDD_OK) {
+        status = gidd_samples_give(&work->samples, given);
+    }
+    free(given);
+    return status;
+}
+
+static gidd_status open_work(sample_work *work, const gidd_comm_set *comms)
+{
+    const sample_options *o = work->options;
+    GIDD_TRY(gidd_model_options_open(&o->model, comms, o->batch, &work->inference));
+    GIDD_TRY(open_tokenizer(work));
+    GIDD_TRY(open_samples(work));
+    const sample_view view = {.bpe = work->bpe,
+                              .vocab = &work->inference.vocab,
+                              .stream = stderr,
+                              .colour = o->colour || isatty(STDERR_FILENO)};
+    return sample_watch_open(&view, work->samples.T, isatty(STDERR_FILENO), &work->watch);
+}
+
+/* ---- what comes out ---------------------------------------------------------------------------------------- */
+
+static void show_progress(void *context, const gidd_samples_progress *now)
+{
+    sample_work *work = context;
+    const int    terminal = isatty(STDERR_FILENO), is_last = now->step == now->steps;
+    if (work->options->watch) {
+        work->shown = work->shown == GIDD_OK ? sample_watch_step(&work->watch, now) : work->shown;
+    } else if (terminal || is_last) {
+        (void)fprintf(stderr, "%s%s: %" PRId64 " of %" PRId64 " done on this rank; %" PRId64 " more, step %" PRId64 " of %" PRId64 "%s",
+                      terminal ? "\r\033[K" : "", now->what, now->done, now->mine, now->count, now->step, now->steps,
+                      is_last ? "\n" : "");
+    }
+}
+
+static gidd_status print_sample(const sample_work *work, const sample_view *view, int64_t i)
+{
+    const gidd_samples *s = &work->samples;
+    if (work->options->json) {
+        return gidd_samples_write_json(view->stream, work->bpe, &work->inference.vocab, s, i);
+    }
+    (void)fprintf(view->stream, "---- sample %" PRId64 " ----\n", i);
+    return work->options->diff ? sample_show_diff(view, s, i) : sample_show_text(view, s, i);
+}
+
+static gidd_status print_samples(const sample_work *work, FILE *stream, int is_terminal)
+{
+    const gidd_samples *s = &work->samples;
+    const sample_view   view = {.bpe = work->bpe,
+                                .vocab = &work->inference.vocab,
+                                .stream = stream,
+                                .colour = work->options->colour || is_terminal};
+    FILE               *summary = work->options->json ? stderr : stream; // nothing but samples among lines of JSON
+    for (int64_t i = 0; i < s->num; i++) {
+        GIDD_TRY(print_sample(work, &view, i));
+    }
+    if (s->results != NULL) {
+        const gidd_correct_args *c = &work->options->correct;
+        (void)fprintf(summary,
+                      "---- self-correction: t %g, temperature %g, %" PRId64 " token%s a step, at most %" PRId64 " steps, patience %" PRId64
+                      "\n",
+                      c->t, c->temperature, c->tokens_per_step, c->tokens_per_step == 1 ? "" : "s", c->max_steps, c->max_patience);
+        sample_show_table(summary, s);
+    }
+    (void)fprintf(summary, "unigram entropy of the samples: %.4f nats per token\n",
+                  gidd_samples_unigram_entropy(s, work->inference.vocab.V));
+    return GIDD_OK;
 }
 
 static gidd_status write_samples(const sample_work *work)
@@ -249,7 +161,7 @@ static gidd_status write_samples(const sample_work *work)
     if (stream == NULL) {
         return gidd_fail(GIDD_ERR_OUTPUT, "cannot create %s: %s", path, strerror(errno));
     }
-    gidd_status status = print_samples(work, stream);
+    gidd_status status = print_samples(work, stream, path == NULL && isatty(STDOUT_FILENO));
     int         bad = ferror(stream) || fflush(stream) != 0;
     if (path != NULL) {
         bad |= fclose(stream) != 0;
@@ -262,10 +174,22 @@ static gidd_status write_samples(const sample_work *work)
 
 static gidd_status sample_all(sample_work *work, gidd_comm_set *comms)
 {
-    GIDD_TRY(gidd_comm_agree(comms->world, open_model(work, comms)));
-    GIDD_TRY(gidd_comm_agree(comms->world, draw_samples(work)));
-    GIDD_TRY(collect(work, comms->world));
-    return gidd_comm_rank(comms->world) == 0 ? write_samples(work) : GIDD_OK;
+    const sample_options *o = work->options;
+    const int             is_root = gidd_comm_rank(comms->world) == 0;
+    GIDD_TRY(gidd_comm_agree(comms->world, open_work(work, comms)));
+    GIDD_TRY(gidd_samples_run(&(gidd_samples_args){.comm = comms->world,
+                                                   .model = work->inference.model,
+                                                   .schedule = &work->inference.schedule,
+                                                   .steps = o->correct_file != NULL ? 0 : o->steps,
+                                                   .temperature = o->temperature,
+                                                   .min_p = o->min_p,
+                                                   .seed = (uint64_t)o->seed,
+                                                   .correct = o->self_correct || o->correct_file != NULL ? &o->correct : NULL,
+                                                   .progress = is_root ? show_progress : NULL,
+                                                   .context = work},
+                              &work->samples));
+    GIDD_TRY(gidd_comm_agree(comms->world, work->shown));
+    return is_root ? write_samples(work) : GIDD_OK;
 }
 
 static gidd_status run_sample(void *context, gidd_comm_set *comms)
@@ -276,27 +200,17 @@ static gidd_status run_sample(void *context, gidd_comm_set *comms)
     }
     work->options = context;
     gidd_status status = sample_all(work, comms);
-    gidd_sampler_destroy(work->sampler);
+    sample_watch_close(&work->watch);
+    gidd_samples_release(&work->samples);
     gidd_bpe_destroy(work->bpe);
     gidd_inference_close(&work->inference);
-    free(work->ids);
-    free(work->all);
-    free(work->results);
     free(work);
     return status;
 }
 
 int main(int argc, char **argv)
 {
-    static const struct argp_child children[] = {{&gidd_model_argp, 0, NULL, 0}, {0}};
-    static const struct argp       argp = {options, parse_option, NULL,
-                                           "Draws samples from a checkpoint, alone or under mpirun. Same seed, same samples, whatever the "
-                                           "number of ranks or the batch size.",
-                                           children, NULL, NULL};
-    sample_options o = {.num = 4, .steps = 128, .batch = 4, .seed = 1, .temperature = 1};
-    gidd_cli_init();
-    if (argp_parse(&argp, argc, argv, 0, NULL, &o) != 0) {
-        return gidd_status_exit_code(GIDD_ERR_USAGE);
-    }
-    return gidd_tool_run(&argc, &argv, run_sample, &o);
+    sample_options options;
+    sample_options_parse(argc, argv, &options);
+    return gidd_tool_run(&argc, &argv, run_sample, &options);
 }
