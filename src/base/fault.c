@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/fault.h"
 
+#include "base/fault_points.inl"
 #include "base/log.h"
 
 #include <signal.h>
@@ -19,6 +20,13 @@ static struct {
     _Atomic int64_t left; /* strikes at the left-th passage */
     _Atomic int64_t now;
 } armed = {.step = -1};
+
+static int is_known(const char *point)
+{
+#define SAME_NAME(name, group, where, meaning) || strcmp(point, #name) == 0
+    return 0 GIDD_FAULT_POINTS(SAME_NAME);
+#undef SAME_NAME
+}
 
 static gidd_status parse_field(const char *text, int rank, int *applies)
 {
@@ -66,6 +74,10 @@ static gidd_status parse_fault(char *text, int rank)
     if (armed.point[0] == '\0') {
         return gidd_fail(GIDD_ERR_USAGE, "GIDD_FAULT: point=NAME is missing");
     }
+    if (!is_known(armed.point)) {
+        return gidd_fail(GIDD_ERR_USAGE, "GIDD_FAULT: no point is called '%s'; src/base/fault_points.inl lists them",
+                         armed.point);
+    }
     atomic_store(&armed.kind, applies ? (int)kind : (int)FAULT_NONE);
     return GIDD_OK;
 }
@@ -102,9 +114,9 @@ void gidd_fault_set_step(int64_t step)
     atomic_store(&armed.now, step);
 }
 
-static int strikes(const char *name)
+static int strikes(const char *name, int64_t step)
 {
-    if (armed.step >= 0 && atomic_load(&armed.now) != armed.step) {
+    if (armed.step >= 0 && step != armed.step) {
         return 0;
     }
     return strcmp(name, armed.point) == 0 && atomic_fetch_sub(&armed.left, 1) == 1;
@@ -112,8 +124,13 @@ static int strikes(const char *name)
 
 void gidd_fault_point(const char *name)
 {
+    gidd_fault_point_of(atomic_load_explicit(&armed.now, memory_order_relaxed), name);
+}
+
+void gidd_fault_point_of(int64_t step, const char *name)
+{
     int kind = atomic_load_explicit(&armed.kind, memory_order_relaxed);
-    if (kind == FAULT_NONE || kind == FAULT_NAN || !strikes(name)) {
+    if (kind == FAULT_NONE || kind == FAULT_NAN || !strikes(name, step)) {
         return;
     }
     switch (kind) {
@@ -135,5 +152,6 @@ void gidd_fault_point(const char *name)
 
 int gidd_fault_nan(const char *name)
 {
-    return atomic_load_explicit(&armed.kind, memory_order_relaxed) == FAULT_NAN && strikes(name);
+    return atomic_load_explicit(&armed.kind, memory_order_relaxed) == FAULT_NAN &&
+           strikes(name, atomic_load(&armed.now));
 }

@@ -5,7 +5,7 @@
  *
  *     GIDD_FAULT=kind:rank=R,point=NAME[,step=S][,count=K]      kind: kill | stop | sleep | exit | nan
  *
- * set, and is announced at start. Points are listed by `grep -rn gidd_fault_point src`.
+ * set, and is announced at start. fault_points.inl lists the points; another name is refused.
  */
 #ifndef GIDD_BASE_FAULT_H
 #define GIDD_BASE_FAULT_H
@@ -23,6 +23,9 @@ void gidd_fault_set_step(int64_t step);
 /* A place where a fault may strike. kill: SIGKILL to this process; stop: SIGSTOP; exit: _exit(3);
  * sleep: 3600 s. Costs one comparison when nothing is armed. Local. */
 void gidd_fault_point(const char *name);
+
+/* The same for work that belongs to a step of its own, such as a checkpoint that is written behind the loop. Local. */
+void gidd_fault_point_of(int64_t step, const char *name);
 
 /* Whether a fault of kind `nan` strikes here and now (the caller then poisons its numbers). Local. */
 int gidd_fault_nan(const char *name);

@@ -20,11 +20,18 @@ struct gidd_file {
     char path[]; // for messages
 };
 
-static const char *mpi_text(int code, char text[MPI_MAX_ERROR_STRING])
+enum { TEXT_SIZE = MPI_MAX_ERROR_STRING + 128 };
+
+// What MPI says, and the system's reason, which MPI's text often hides: errno as the failed call
+// left it, if the caller had set it to 0 before.
+static const char *mpi_text(int code, char text[TEXT_SIZE])
 {
-    int length = 0;
+    int length = 0, reason = errno;
     if (MPI_Error_string(code, text, &length) != MPI_SUCCESS) {
-        (void)snprintf(text, MPI_MAX_ERROR_STRING, "MPI error %d", code);
+        length = snprintf(text, MPI_MAX_ERROR_STRING, "MPI error %d", code);
+    }
+    if (reason != 0) {
+        (void)snprintf(text + length, (size_t)(TEXT_SIZE - length), " (%s)", strerror(reason));
     }
     return text;
 }
@@ -71,9 +78,10 @@ static gidd_status open_mpi(const char *path, int mode, gidd_status refusal, gid
         return gidd_fail(GIDD_ERR_NOMEM, "out of memory for file %s", path);
     }
     memcpy(file->path, path, length);
+    errno = 0;
     int code = MPI_File_open(MPI_COMM_SELF, file->path, mode, MPI_INFO_NULL, &file->mpi);
     if (code != MPI_SUCCESS) {
-        char text[MPI_MAX_ERROR_STRING];
+        char text[TEXT_SIZE];
         int class = MPI_ERR_OTHER;
         (void)MPI_Error_class(code, &class);
         free(file);
@@ -103,9 +111,10 @@ gidd_status gidd_file_write_at(gidd_file *file, int64_t offset, const void *data
         size_t chunk = bytes - done < CHUNK_BYTES ? bytes - done : CHUNK_BYTES;
         MPI_Status mpi_status;
         int count = 0;
+        errno = 0;
         int code = MPI_File_write_at(file->mpi, (MPI_Offset)offset + (MPI_Offset)done,
                                      (const char *)data + done, (int)chunk, MPI_BYTE, &mpi_status);
-        char text[MPI_MAX_ERROR_STRING] = "short write";
+        char text[TEXT_SIZE] = "short write";
         // The code alone proves nothing: a full disk has been reported as success with a short
         // count.
         if (code != MPI_SUCCESS || MPI_Get_count(&mpi_status, MPI_BYTE, &count) != MPI_SUCCESS ||
@@ -128,10 +137,11 @@ gidd_status gidd_file_read_at(gidd_file *file, int64_t offset, void *data, size_
         size_t chunk = bytes - done < CHUNK_BYTES ? bytes - done : CHUNK_BYTES;
         MPI_Status mpi_status;
         int count = 0;
+        errno = 0;
         int code = MPI_File_read_at(file->mpi, (MPI_Offset)offset + (MPI_Offset)done,
                                     (char *)data + done, (int)chunk, MPI_BYTE, &mpi_status);
         if (code != MPI_SUCCESS || MPI_Get_count(&mpi_status, MPI_BYTE, &count) != MPI_SUCCESS) {
-            char text[MPI_MAX_ERROR_STRING];
+            char text[TEXT_SIZE];
             return gidd_fail(GIDD_ERR_IO, "cannot read %s at %lld: %s", file->path,
                              (long long)offset + (long long)done, mpi_text(code, text));
         }
@@ -147,9 +157,10 @@ gidd_status gidd_file_read_at(gidd_file *file, int64_t offset, void *data, size_
 gidd_status gidd_file_size(gidd_file *file, int64_t *bytes_p)
 {
     MPI_Offset size = 0;
+    errno = 0;
     int code = MPI_File_get_size(file->mpi, &size);
     if (code != MPI_SUCCESS) {
-        char text[MPI_MAX_ERROR_STRING];
+        char text[TEXT_SIZE];
         return gidd_fail(GIDD_ERR_IO, "cannot tell the size of %s: %s", file->path,
                          mpi_text(code, text));
     }
@@ -159,9 +170,10 @@ gidd_status gidd_file_size(gidd_file *file, int64_t *bytes_p)
 
 gidd_status gidd_file_sync(gidd_file *file)
 {
+    errno = 0;
     int code = MPI_File_sync(file->mpi);
     if (code != MPI_SUCCESS) {
-        char text[MPI_MAX_ERROR_STRING];
+        char text[TEXT_SIZE];
         return gidd_fail(GIDD_ERR_IO, "cannot sync %s (%lld free): %s", file->path,
                          free_bytes(file->path), mpi_text(code, text));
     }
@@ -176,9 +188,10 @@ gidd_status gidd_file_close(gidd_file **file_p)
     }
     *file_p = NULL;
     gidd_status status = GIDD_OK;
+    errno = 0;
     int code = MPI_File_close(&file->mpi);
     if (code != MPI_SUCCESS) {
-        char text[MPI_MAX_ERROR_STRING];
+        char text[TEXT_SIZE];
         status = gidd_fail(GIDD_ERR_IO, "cannot close %s: %s", file->path, mpi_text(code, text));
     }
     free(file);

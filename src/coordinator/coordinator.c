@@ -2,6 +2,7 @@
 #include "coordinator/coordinator.h"
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "coordinator/signals.h"
 
@@ -77,6 +78,7 @@ static gidd_status take_reports(gidd_coordinator *coordinator, const gidd_report
     const gidd_order *order = &coordinator->orders[step % KNOWN_ORDERS];
     gidd_plan        *plan = &coordinator->plan;
     gidd_plan_observe(plan, reports, coordinator->ranks, step, (int64_t)(gidd_clock_seconds() * 1e9));
+    gidd_fault_point("log");
     GIDD_TRY(gidd_journal_step(coordinator->journal, reports, coordinator->ranks, step, order));
     if (order->actions & GIDD_ACT_CHECKPOINT) {
         gidd_journal_get_mark(coordinator->journal, &coordinator->mark);

@@ -321,6 +321,7 @@ static gidd_status write_index(struct job *job)
                                                .source_json = counts});
     free(counts);
     GIDD_TRY(status);
+    gidd_fault_point("shard_after_index");
     return gidd_shard_folder_sweep(job->args->output, job->part_count);
 }
 

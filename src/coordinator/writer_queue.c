@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/writer_queue.h"
 
+#include "base/fault.h"
 #include "io/tfevents.h"
 
 #include <errno.h>
@@ -179,6 +180,7 @@ static gidd_status cut_metrics(const char *dir, const char *path, int file, int6
     if (size == keep) {
         return GIDD_OK;
     }
+    gidd_fault_point("journal_cut");
     (void)snprintf(lost_path, sizeof lost_path, "%s/metrics.lost.jsonl", dir);
     int lost = open(lost_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (lost < 0) {

@@ -181,7 +181,8 @@ gidd_checkpoint_state gidd_checkpoint_writer_state(gidd_checkpoint_writer *write
  * gathered, manifest, rename and pruning by the coordinator -> committed. Blocks only if this rank
  * still is WRITING. Returns the agreed status: a failure is the lowest failing rank's, ends the
  * attempt, removes what it left and leaves older checkpoints as they are; the next begin may try
- * again. GIDD_ERR_OUTPUT: the run lock is lost, leave; GIDD_ERR_COMM: leave. Collective. */
+ * again, also at the same step. (If all that failed is syncing the final name, the checkpoint stays:
+ * it is whole, but does not count as committed.) GIDD_ERR_OUTPUT: the run lock is lost, leave; GIDD_ERR_COMM: leave. Collective. */
 gidd_status gidd_checkpoint_advance(gidd_checkpoint_writer *writer);
 
 /* Advances until IDLE, waiting for this rank's work: the final checkpoint, or a second one that

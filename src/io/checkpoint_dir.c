@@ -251,6 +251,7 @@ gidd_status gidd_checkpoint_quarantine(const char *run_dir, gidd_run_lock *lock,
     GIDD_TRY(locked_path(run_dir, lock, name, &path));
     gidd_status status = GIDD_OK;
     int renamed = 0;
+    gidd_fault_point("ckpt_quarantine");
     for (int k = 1; k < 1000 && status == GIDD_OK && !renamed; k++) {
         char *damaged = NULL;
         if (asprintf(&damaged, "%s.damaged-%d", path, k) < 0) {

@@ -56,7 +56,7 @@ static gidd_status write_runs(gidd_checkpoint_writer *writer, gidd_file *file)
         const gidd_staging_run *run = &writer->staging.runs[i];
         for (int64_t at = 0, bytes = 0; at < run->bytes; at += bytes) {
             bytes = gidd_staging_piece(run, at);
-            gidd_fault_point("ckpt_write");
+            gidd_fault_point_of(writer->step, "ckpt_write");
             note_piece(writer, run->offset + at, run->data + at, bytes);
             GIDD_TRY(gidd_file_write_at(file, run->offset + at, run->data + at, (size_t)bytes));
         }
@@ -72,7 +72,7 @@ static gidd_status compare_runs(gidd_checkpoint_writer *writer, gidd_file *file)
         const gidd_staging_run *run = &writer->staging.runs[i];
         for (int64_t at = 0, bytes = 0; at < run->bytes; at += bytes) {
             bytes = gidd_staging_piece(run, at);
-            gidd_fault_point("ckpt_readback");
+            gidd_fault_point_of(writer->step, "ckpt_readback");
             GIDD_TRY(gidd_file_read_at(file, run->offset + at, writer->block, (size_t)bytes));
             if (memcmp(writer->block, run->data + at, (size_t)bytes) != 0) {
                 return gidd_fail(GIDD_ERR_IO,
@@ -105,14 +105,14 @@ static gidd_status write_part(gidd_checkpoint_writer *writer)
     if (writer->staging.run_count == 0 && !writer->is_coordinator) {
         return GIDD_OK;
     }
-    gidd_fault_point("ckpt_create");
+    gidd_fault_point_of(writer->step, "ckpt_create");
     // Whoever comes first makes the directory and the file; the coordinator gives it its length.
     GIDD_TRY(transient(gidd_checkpoint_make_dir(writer->tmp_path)));
     GIDD_TRY(transient(
         gidd_file_create(writer->state_path, writer->is_coordinator ? reserved : 0, &file)));
     gidd_status status = write_runs(writer, file);
     if (status == GIDD_OK) {
-        gidd_fault_point("ckpt_sync");
+        gidd_fault_point_of(writer->step, "ckpt_sync");
         status = gidd_file_sync(file);
     }
     GIDD_TRY(close_after(&file, status));
@@ -133,7 +133,7 @@ static gidd_status seal_blocks(gidd_checkpoint_writer *writer)
     GIDD_TRY(gidd_file_open(writer->state_path, &file));
     for (int64_t i = 0; i < writer->shared_count && status == GIDD_OK; i++) {
         int64_t block = writer->shared[i];
-        gidd_fault_point("ckpt_seal");
+        gidd_fault_point_of(writer->step, "ckpt_seal");
         status = gidd_file_read_at(file, block * GIDD_CHECKPOINT_BLOCK, writer->block,
                                    (size_t)GIDD_CHECKPOINT_BLOCK);
         gidd_block_record *record = &writer->records[writer->record_count++];
@@ -156,7 +156,7 @@ static gidd_status write_manifest(gidd_checkpoint_writer *writer)
     gidd_status status = gidd_manifest_encode(
         writer->root, writer->digests, gidd_checkpoint_block_count(&writer->layout), &text, &bytes);
     if (status == GIDD_OK) {
-        gidd_fault_point("ckpt_manifest");
+        gidd_fault_point_of(writer->step, "ckpt_manifest");
         status = transient(gidd_checkpoint_write_file(path, text, bytes));
     }
     free(text);
@@ -174,6 +174,40 @@ static int was_renamed(const char *from, const char *to)
     return done;
 }
 
+// An earlier attempt at this step got its name, but could not sync it, and counted as failed.
+static int is_there_already(const char *from, const char *to)
+{
+    char *paths[2] = {gidd_checkpoint_join(from, "manifest.json"),
+                      gidd_checkpoint_join(to, "manifest.json")};
+    char digests[2][GIDD_DIGEST_SIZE];
+    size_t bytes = 0;
+    int same = paths[0] != NULL && paths[1] != NULL &&
+               gidd_digest_file(paths[0], digests[0], &bytes) == GIDD_OK &&
+               gidd_digest_file(paths[1], digests[1], &bytes) == GIDD_OK &&
+               strcmp(digests[0], digests[1]) == 0;
+    free(paths[0]);
+    free(paths[1]);
+    return same;
+}
+
+// Gives the finished directory its final name.
+static gidd_status take_name(gidd_checkpoint_writer *writer, const char *final_path)
+{
+    if (rename(writer->tmp_path, final_path) == 0) {
+        return GIDD_OK;
+    }
+    int reason = errno;
+    if (was_renamed(writer->tmp_path, final_path)) {
+        return GIDD_OK;
+    }
+    if (is_there_already(writer->tmp_path, final_path)) {
+        return gidd_checkpoint_remove(writer->run_dir, writer->lock,
+                                      strrchr(writer->tmp_path, '/') + 1);
+    }
+    return gidd_fail(GIDD_ERR_IO, "cannot rename %s to %s: %s", writer->tmp_path, final_path,
+                     strerror(reason));
+}
+
 static gidd_status rename_to_final(gidd_checkpoint_writer *writer, const char *folder)
 {
     char name[64], *final_path = NULL;
@@ -183,18 +217,12 @@ static gidd_status rename_to_final(gidd_checkpoint_writer *writer, const char *f
     if (final_path == NULL) {
         return gidd_fail(GIDD_ERR_NOMEM, "out of memory for a path");
     }
+    gidd_fault_point_of(writer->step, "ckpt_sync_tmp");
     GIDD_TRY_GOTO(gidd_checkpoint_sync_dir(writer->tmp_path));
     GIDD_TRY_GOTO(gidd_run_lock_check(writer->lock));
-    gidd_fault_point("ckpt_rename");
-    if (rename(writer->tmp_path, final_path) != 0) {
-        int reason = errno;
-        if (!was_renamed(writer->tmp_path, final_path)) {
-            status = gidd_fail(GIDD_ERR_IO, "cannot rename %s to %s: %s", writer->tmp_path,
-                               final_path, strerror(reason));
-            goto out;
-        }
-    }
-    gidd_fault_point("ckpt_fsync_dir");
+    gidd_fault_point_of(writer->step, "ckpt_rename");
+    GIDD_TRY_GOTO(take_name(writer, final_path));
+    gidd_fault_point_of(writer->step, "ckpt_fsync_dir");
     status = gidd_checkpoint_sync_dir(folder);
 out:
     free(final_path);

@@ -4,6 +4,7 @@
  * gidd_checkpoint_advance; within a stage each rank has at most one job, done by its thread. */
 #include "io/checkpoint_writer.h"
 
+#include "base/fault.h"
 #include "base/log.h"
 #include "io/checkpoint_dir.h"
 #include "io/checkpoint_manifest.h"
@@ -336,6 +337,7 @@ out:
 static gidd_status next_stage(gidd_checkpoint_writer *writer)
 {
     if (writer->stage == GIDD_JOB_COMMIT) {
+        gidd_fault_point_of(writer->step, "ckpt_committed");
         writer->committed_step = writer->step;
         end_attempt(writer);
         return GIDD_OK;
@@ -347,6 +349,7 @@ static gidd_status next_stage(gidd_checkpoint_writer *writer)
         start_job(writer, writer->shared_count > 0 ? GIDD_JOB_SEAL : GIDD_JOB_NONE);
         return GIDD_OK;
     }
+    gidd_fault_point_of(writer->step, "ckpt_gather");
     GIDD_TRY(gather_records(writer));
     writer->stage = GIDD_JOB_COMMIT;
     start_job(writer, writer->is_coordinator ? GIDD_JOB_COMMIT : GIDD_JOB_NONE);

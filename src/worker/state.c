@@ -7,6 +7,7 @@
  */
 #include "worker/worker.h"
 
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/version.h"
 
@@ -205,6 +206,7 @@ gidd_status gidd_worker_restore(gidd_worker *worker)
 {
     gidd_checkpoint *checkpoint = NULL;
     gidd_watch_point(worker->watch, GIDD_WATCH_STARTUP, 0, "restore");
+    gidd_fault_point("restore");
     GIDD_TRY(gidd_checkpoint_restore(&(gidd_checkpoint_restore_args){.comm = worker->world,
                                                                      .coordinator = worker->args.comms->coordinator,
                                                                      .run_dir = worker->config->run.dir,

@@ -34,6 +34,7 @@ static gidd_status run_micro_batch(gidd_step_context *c, int64_t index)
 {
     const gidd_batch *batch = NULL;
     int               last = index + 1 == c->micro_batches;
+    gidd_fault_point("fetch");
     GIDD_TRY(gidd_prefetch_next(c->prefetch, &batch));
     GIDD_TRY(gidd_model_load(c->model, batch));
     gidd_fault_point("forward");
@@ -78,6 +79,7 @@ gidd_status gidd_step_run(gidd_step_context *c, const gidd_order *order, gidd_re
     GIDD_TRY(gidd_optimizer_step(c->optimizer, c->model, order->step, order->lr));
     int skipped = 0;
     GIDD_TRY(gidd_optimizer_read(c->optimizer, &report->grad_norm, &skipped));
+    gidd_fault_point("updated");
     GIDD_TRY(gidd_model_read_sums(c->model, &report->train));
     c->skipped_in_row = skipped ? c->skipped_in_row + 1 : 0;
     report->skipped = skipped;

@@ -70,6 +70,7 @@ static gidd_status follow_order(gidd_worker *worker, const gidd_order *order)
     }
     if (order->actions & GIDD_ACT_CHECKPOINT) {
         gidd_watch_point(worker->watch, GIDD_WATCH_CHECKPOINT, worker->completed, "checkpoint");
+        gidd_fault_point("save");
         // a failure is the writer's state: all ranks give up together at the next stage and train on
         gidd_status begun = gidd_worker_checkpoint_begin(worker);
         if (begun != GIDD_OK) {

@@ -19,14 +19,14 @@ Test(fault, nothing_armed)
 {
     cr_assert(unsetenv("GIDD_FAULT") == 0);
     cr_expect(gidd_fault_init(0) == GIDD_OK);
-    gidd_fault_point("step/begin");
-    cr_expect(gidd_fault_nan("step/begin") == 0);
+    gidd_fault_point("order");
+    cr_expect(gidd_fault_nan("order") == 0);
 }
 
 Test(fault, not_understood_is_refused)
 {
     // those without a point first: a point is kept from one reading to the next
-    static const char *const wrong[] = {"kill", "kill:", ":", "kill:rank=0", "explode:rank=0,point=a", "kill:point=a,when=now"};
+    static const char *const wrong[] = {"kill", "kill:", ":", "kill:rank=0", "explode:rank=0,point=order", "kill:point=order,when=now", "kill:point=nowhere"};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         cr_expect(arm(wrong[i], 0) == GIDD_ERR_USAGE, "'%s' was accepted", wrong[i]);
         cr_expect(strstr(gidd_error_last()->text, "GIDD_FAULT") != NULL);
@@ -55,7 +55,7 @@ Test(fault, other_rank_point_and_step_pass)
     gidd_fault_set_step(5);
     gidd_fault_point("reduce");
     cr_assert(arm("kill:rank=2,point=reduce,step=5", 2) == GIDD_OK);
-    gidd_fault_point("reduce/after");
+    gidd_fault_point("updated");
     gidd_fault_point("red");
     gidd_fault_set_step(4);
     gidd_fault_point("reduce");
@@ -63,16 +63,16 @@ Test(fault, other_rank_point_and_step_pass)
 
 Test(fault, count_is_the_passage_that_strikes)
 {
-    cr_assert(arm("nan:point=loss,count=3", 0) == GIDD_OK);
-    cr_expect(gidd_fault_nan("loss") == 0);
-    cr_expect(gidd_fault_nan("loss") == 0);
-    cr_expect(gidd_fault_nan("loss") == 1);
-    cr_expect(gidd_fault_nan("loss") == 0);
+    cr_assert(arm("nan:point=gradient,count=3", 0) == GIDD_OK);
+    cr_expect(gidd_fault_nan("gradient") == 0);
+    cr_expect(gidd_fault_nan("gradient") == 0);
+    cr_expect(gidd_fault_nan("gradient") == 1);
+    cr_expect(gidd_fault_nan("gradient") == 0);
 }
 
 Test(fault, nan_does_not_act_at_plain_points)
 {
-    cr_assert(arm("nan:point=loss", 0) == GIDD_OK);
-    gidd_fault_point("loss");
-    cr_expect(gidd_fault_nan("loss") == 1);
+    cr_assert(arm("nan:point=gradient", 0) == GIDD_OK);
+    gidd_fault_point("gradient");
+    cr_expect(gidd_fault_nan("gradient") == 1);
 }

@@ -19,6 +19,8 @@ grow_good_tree() {
     printf '%s\n#include <mpi.h>\n#include "base/sum.h"\nint y = MPI_SUCCESS;\n' "$spdx" >"$tree/src/comm/link.c"
     # shellcheck disable=SC2016 # the script's own $1
     printf '#!/usr/bin/env bash\n# SPDX-License-Identifier: Apache-2.0\nprintf "%%s\\n" "$1"\n' >"$tree/hpc/go.sh"
+    printf '%s\n    X(here, STEP, ALL, "a place")\n' "$spdx" >"$tree/src/base/fault_points.inl"
+    printf 'void f(void) { gidd_fault_point("here"); }\n' >>"$tree/src/model/net.c"
     printf 'int stale = MPI_SUCCESS;\n' >"$tree/build/stale.c"
 }
 
@@ -44,23 +46,23 @@ expect_fail() {
 }
 
 grow_good_tree
-for lint in vendor_fence layers headers_alone contracts names shell; do
+for lint in vendor_fence layers headers_alone contracts names shell fault_points; do
     expect_pass "$lint"
 done
 
 printf 'int z = MPI_SUCCESS;\n' >>"$tree/src/model/net.c"
-expect_fail vendor_fence src/model/net.c:5 "MPI outside comm"
+expect_fail vendor_fence src/model/net.c:6 "MPI outside comm"
 printf 'void *p = H5Fopen(0);\n' >>"$tree/src/model/net.c"
-expect_fail vendor_fence src/model/net.c:5 "HDF5 outside io"
+expect_fail vendor_fence src/model/net.c:6 "HDF5 outside io"
 printf 'int q = cudaMalloc(0);\n' >>"$tree/src/model/net.c"
-expect_fail vendor_fence src/model/net.c:5 "CUDA in a host file"
+expect_fail vendor_fence src/model/net.c:6 "CUDA in a host file"
 printf 'int r = ncclAllReduce(0);\n' >>"$tree/src/base/sum.h"
 expect_fail vendor_fence src/base/sum.h:5 "NCCL outside comm"
 
 printf '#include "model/net.h"\n' >>"$tree/src/base/sum.h"
 expect_fail layers src/base/sum.h:5 "base including model"
 printf '#include "sum.h"\n' >>"$tree/src/model/net.c"
-expect_fail layers src/model/net.c:5 "an include without its room"
+expect_fail layers src/model/net.c:6 "an include without its room"
 mkdir "$tree/src/attic" && printf '%s\n' "$spdx" >"$tree/src/attic/a.c"
 expect_fail layers src/attic/a.c:1 "an unknown room"
 
@@ -78,6 +80,11 @@ cp "$tree/src/base/sum.h" "$tree/src/model/sum.h"
 expect_fail names "src/base/sum.h and src/model/sum.h" "one basename twice"
 printf '# /%s/somebody/data\n' home >>"$tree/hpc/go.sh"
 expect_fail names hpc/go.sh:4 "the path of somebody's folder"
+
+printf 'void g(void) { gidd_fault_point_of(1, "there"); }\n' >>"$tree/src/model/net.c"
+expect_fail fault_points there "a point that is not listed"
+printf '    X(nowhere, STEP, ALL, "no place")\n' >>"$tree/src/base/fault_points.inl"
+expect_fail fault_points nowhere "a listed point that is nowhere"
 
 if command -v shellcheck >/dev/null; then
     # shellcheck disable=SC2016 # what shellcheck is to find

@@ -11,7 +11,7 @@
  */
 #include "base/fault.h"
 #include "base/log.h"
-#include "checkpoint_state.h"
+#include "mpi/checkpoint_state.h"
 
 static gidd_status write_checkpoint(gidd_comm_set *set, const char *run_dir, gidd_run_lock *lock,
                                     int64_t step, const char *how)

@@ -15,8 +15,13 @@
 
 enum { STATE_TENSORS = 5, STATE_SECTIONS = 3, STATE_EXTENTS_MAX = 64 };
 
+#ifdef STATE_SMALL /* one block a section, for tests that write very many */
+static const int64_t state_shapes[STATE_TENSORS][2] = {
+    {50, 70}, {333, 1}, {60, 110}, {77, 11}, {30, 1013}};
+#else
 static const int64_t state_shapes[STATE_TENSORS][2] = {
     {500, 700}, {333, 1}, {600, 1100}, {77, 11}, {300, 1013}};
+#endif
 
 typedef struct state {
     gidd_checkpoint_tensor tensors[STATE_TENSORS];

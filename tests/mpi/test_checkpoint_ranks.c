@@ -2,7 +2,7 @@
  *
  * Checkpoints on 1..4 ranks: the bytes on disk, the way back, damage of every kind, a full disk.
  */
-#include "checkpoint_state.h"
+#include "mpi/checkpoint_state.h"
 #include "support/mpi_test.h"
 
 #include <fcntl.h>
