@@ -202,6 +202,21 @@ static gidd_status cut_metrics(const char *dir, const char *path, int file, int6
     return status;
 }
 
+// A file that was synced is lost all the same if the power goes before its name is on disk; a checkpoint counts on
+// metrics.jsonl being there.
+static gidd_status sync_names(const char *dir)
+{
+    int         folder = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    gidd_status status = GIDD_OK;
+    if (folder < 0 || (fsync(folder) != 0 && errno != EINVAL)) { // EINVAL: cannot be synced on this file system
+        status = gidd_fail(GIDD_ERR_IO, "cannot sync %s: %s", dir, strerror(errno));
+    }
+    if (folder >= 0) {
+        (void)close(folder);
+    }
+    return status;
+}
+
 static gidd_status open_files(gidd_writer_queue *queue, const char *dir, int64_t metrics_bytes, int tensorboard)
 {
     for (int i = 0; i < GIDD_WRITER_FILES; i++) {
@@ -214,6 +229,7 @@ static gidd_status open_files(gidd_writer_queue *queue, const char *dir, int64_t
             return gidd_fail(GIDD_ERR_OUTPUT, "cannot open %s: %s", queue->paths[i], strerror(errno));
         }
     }
+    GIDD_TRY(sync_names(dir));
     GIDD_TRY(cut_metrics(dir, queue->paths[GIDD_WRITER_METRICS], queue->files[GIDD_WRITER_METRICS], metrics_bytes));
     if (tensorboard) {
         char path[1200];

@@ -221,6 +221,21 @@ static gidd_status locked_path(const char *run_dir, gidd_run_lock *lock, const c
     return GIDD_OK;
 }
 
+// Takes the final name away, for good: were only the deletions on disk after a power loss, a ruin
+// would have it.
+static gidd_status take_name_away(const char *run_dir, const char *path, const char *victim)
+{
+    if (rename(path, victim) != 0) {
+        return errno == ENOENT
+                   ? GIDD_OK
+                   : gidd_fail(GIDD_ERR_IO, "cannot rename %s: %s", path, strerror(errno));
+    }
+    char *folder = gidd_checkpoint_join(run_dir, "checkpoints");
+    gidd_status status = folder != NULL ? gidd_checkpoint_sync_dir(folder) : no_memory();
+    free(folder);
+    return status;
+}
+
 gidd_status gidd_checkpoint_remove(const char *run_dir, gidd_run_lock *lock, const char *name)
 {
     gidd_checkpoint_entry entry;
@@ -232,8 +247,8 @@ gidd_status gidd_checkpoint_remove(const char *run_dir, gidd_run_lock *lock, con
         if (asprintf(&victim, "%s.tmp-pruned-%s", path, gidd_run_lock_token(lock)) < 0) {
             victim = NULL;
             status = no_memory();
-        } else if (rename(path, victim) != 0 && errno != ENOENT) {
-            status = gidd_fail(GIDD_ERR_IO, "cannot rename %s: %s", path, strerror(errno));
+        } else {
+            status = take_name_away(run_dir, path, victim);
         }
     }
     gidd_fault_point("ckpt_prune");

@@ -125,6 +125,9 @@ static gidd_status prepare_writer(gidd_checkpoint_writer *writer,
             return gidd_fail(GIDD_ERR_NOMEM, "out of memory for a path");
         }
         gidd_status status = gidd_checkpoint_make_dir(folder);
+        if (status == GIDD_OK) { // its own name must last too, not only the names in it
+            status = gidd_checkpoint_sync_dir(writer->run_dir);
+        }
         free(folder);
         GIDD_TRY(status);
         memcpy(writer->token, gidd_run_lock_token(args->lock), sizeof writer->token);

@@ -205,7 +205,9 @@ gidd_status gidd_folder_make(const char *path)
         }
         char kept = *at;
         *at = '\0';
-        if (mkdir(partial, 0777) != 0 && errno != EEXIST && errno != EISDIR && errno != EROFS) {
+        if (mkdir(partial, 0777) == 0) {
+            status = sync_folder_of(partial); // else a power loss may take all that is put into it
+        } else if (errno != EEXIST && errno != EISDIR && errno != EROFS) {
             status = gidd_fail(GIDD_ERR_OUTPUT, "cannot make the folder %s: %s", partial,
                                strerror(errno));
         }

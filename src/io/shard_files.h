@@ -36,7 +36,8 @@ gidd_status gidd_file_commit(const char *temporary, const char *path);
  */
 gidd_status gidd_file_remove(const char *path);
 
-/* Makes the folder `path` with its parents; it may exist. Errors: OUTPUT, NOMEM. Local. */
+/* Makes the folder `path` with its parents, so that they last; it may exist. Errors: OUTPUT, IO,
+ * NOMEM. Local. */
 gidd_status gidd_folder_make(const char *path);
 
 #endif

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "base/version.h"
+#include "io/shard_files.h"
 #include "coordinator/shard_job.h"
 
 #include <errno.h>
@@ -48,51 +49,18 @@ static gidd_status shake_hands(gidd_worker *worker)
     return compare_with_coordinator(worker, &mine);
 }
 
-static gidd_status make_directories(const char *path)
-{
-    char text[GIDD_CONFIG_TEXT_MAX];
-    (void)snprintf(text, sizeof text, "%s", path);
-    for (char *at = text + 1;; at++) {
-        if (*at == '/' || *at == '\0') {
-            char kept = *at;
-            *at = '\0';
-            if (mkdir(text, 0777) != 0 && errno != EEXIST) {
-                return gidd_fail(GIDD_ERR_OUTPUT, "cannot create folder %s: %s", text, strerror(errno));
-            }
-            *at = kept;
-            if (kept == '\0') {
-                return GIDD_OK;
-            }
-        }
-    }
-}
-
 // config.yaml is for people: what this life was started with. The checkpoint has its own copy.
 static gidd_status write_config(gidd_worker *worker)
 {
-    char path[GIDD_CONFIG_TEXT_MAX + 32], temporary[GIDD_CONFIG_TEXT_MAX + 40];
+    char path[GIDD_CONFIG_TEXT_MAX + 32];
     (void)snprintf(path, sizeof path, "%s/config.yaml", worker->config->run.dir);
-    (void)snprintf(temporary, sizeof temporary, "%s.tmp", path);
-    FILE *file = fopen(temporary, "we");
-    if (file == NULL) {
-        return gidd_fail(GIDD_ERR_OUTPUT, "cannot create %s: %s", temporary, strerror(errno));
-    }
-    int bad = fputs(worker->config_text, file) == EOF;
-    bad |= fflush(file) != 0 || fsync(fileno(file)) != 0;
-    bad |= fclose(file) != 0;
-    if (bad) {
-        return gidd_fail(GIDD_ERR_IO, "cannot write %s: %s", temporary, strerror(errno));
-    }
     GIDD_TRY(gidd_run_lock_check(worker->lock));
-    if (rename(temporary, path) != 0) {
-        return gidd_fail(GIDD_ERR_IO, "cannot rename %s: %s", temporary, strerror(errno));
-    }
-    return GIDD_OK;
+    return gidd_file_replace(path, worker->config_text, strlen(worker->config_text));
 }
 
 static gidd_status take_directory(gidd_worker *worker)
 {
-    GIDD_TRY(make_directories(worker->config->run.dir));
+    GIDD_TRY(gidd_folder_make(worker->config->run.dir));
     GIDD_TRY(gidd_run_lock_acquire(&(gidd_run_lock_args){.run_dir = worker->config->run.dir,
                                                          .steal = worker->args.steal_lock},
                                    &worker->lock));

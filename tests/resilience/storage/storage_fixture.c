@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "storage_fixture.h"
 
+#include "io/shard_files.h"
+
 #include <ftw.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -38,7 +40,7 @@ static gidd_status open_writer(storage *s)
         &s->writer);
 }
 
-gidd_status storage_open(storage *s, gidd_comm *comm, int pieces)
+gidd_status storage_open_at(storage *s, gidd_comm *comm, const char *run_dir, int pieces)
 {
     gidd_status status = GIDD_OK;
     memset(s, 0, sizeof *s);
@@ -47,23 +49,38 @@ gidd_status storage_open(storage *s, gidd_comm *comm, int pieces)
     s->rank = gidd_comm_rank(comm);
     s->size = gidd_comm_size(comm);
     state_init(&s->state, s->size);
+    (void)snprintf(s->run_dir, sizeof s->run_dir, "%s", run_dir);
     if (s->rank == 0) {
-        (void)snprintf(s->run_dir, sizeof s->run_dir, "%.90s/gidd-storage-XXXXXX", storage_place());
-        status = mkdtemp(s->run_dir) != NULL ? GIDD_OK : gidd_fail(GIDD_ERR_OUTPUT, "no folder");
+        status = gidd_folder_make(s->run_dir);
         if (status == GIDD_OK) {
             status = gidd_run_lock_acquire(&(gidd_run_lock_args){.run_dir = s->run_dir}, &s->lock);
         }
     }
     GIDD_TRY(gidd_comm_agree(comm, status));
-    GIDD_TRY(gidd_comm_bcast(comm, 0, s->run_dir, sizeof s->run_dir));
     return open_writer(s);
 }
 
-void storage_close(storage *s)
+gidd_status storage_open(storage *s, gidd_comm *comm, int pieces)
+{
+    char run_dir[sizeof s->run_dir];
+    (void)snprintf(run_dir, sizeof run_dir, "%.90s/gidd-storage-XXXXXX", storage_place());
+    if (gidd_comm_rank(comm) == 0 && mkdtemp(run_dir) == NULL) {
+        abort();
+    }
+    GIDD_TRY(gidd_comm_bcast(comm, 0, run_dir, sizeof run_dir));
+    return storage_open_at(s, comm, run_dir, pieces);
+}
+
+void storage_release(storage *s)
 {
     gidd_checkpoint_writer_destroy(s->writer);
     gidd_run_lock_release(s->lock);
     state_release(&s->state);
+}
+
+void storage_close(storage *s)
+{
+    storage_release(s);
     if (gidd_comm_barrier(s->comm) == GIDD_OK && s->rank == 0) {
         storage_remove(s->run_dir);
     }
@@ -109,6 +126,36 @@ gidd_status storage_restore(storage *s, int64_t *step_p)
         status = s->rank == 0 ? compare_numbers(checkpoint) : GIDD_OK;
     }
     gidd_checkpoint_close(checkpoint);
+    return gidd_comm_agree(s->comm, status);
+}
+
+static gidd_status verify_entry(const storage *s, const char *name)
+{
+    char path[512];
+    unsigned char damaged[64] = {0};
+    gidd_checkpoint *checkpoint = NULL;
+    (void)snprintf(path, sizeof path, "%s/checkpoints/%s", s->run_dir, name);
+    GIDD_TRY(gidd_checkpoint_open(path, &checkpoint));
+    int64_t blocks = gidd_checkpoint_block_count(gidd_checkpoint_layout_of(checkpoint));
+    gidd_status status = gidd_checkpoint_verify(checkpoint, 0, blocks, damaged);
+    gidd_checkpoint_close(checkpoint);
+    if (status == GIDD_OK && memchr(damaged, 1, (size_t)blocks) != NULL) {
+        status = gidd_fail(GIDD_ERR_CORRUPT, "%s is damaged", name);
+    }
+    return status;
+}
+
+gidd_status storage_verify_all(storage *s)
+{
+    gidd_checkpoint_entry *entries = NULL;
+    int64_t count = 0;
+    gidd_status status = s->rank == 0 ? gidd_checkpoint_list(s->run_dir, &entries, &count) : GIDD_OK;
+    for (int64_t i = 0; i < count && status == GIDD_OK; i++) {
+        if (entries[i].kind == GIDD_CHECKPOINT_COMPLETE) {
+            status = verify_entry(s, entries[i].name);
+        }
+    }
+    free(entries);
     return gidd_comm_agree(s->comm, status);
 }
 

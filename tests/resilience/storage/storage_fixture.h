@@ -22,9 +22,13 @@ typedef struct storage {
     int pieces; /* hold the state in pieces, as ZeRO-1 does; 0: whole */
 } storage;
 
-/* A fresh run directory and writer. Collective. */
+/* A fresh run directory and writer; close removes the directory. Collective. */
 gidd_status storage_open(storage *s, gidd_comm *comm, int pieces);
-void storage_close(storage *s); /* and removes the directory. Collective. */
+void storage_close(storage *s);
+
+/* The same in a directory of the caller's, made like a worker makes it, and left. Collective. */
+gidd_status storage_open_at(storage *s, gidd_comm *comm, const char *run_dir, int pieces);
+void storage_release(storage *s);
 
 /* Writes `step` to the end; the writer's status. Collective. */
 gidd_status storage_write(storage *s, int64_t step);
@@ -32,6 +36,10 @@ gidd_status storage_write(storage *s, int64_t step);
 /* What a start finds: its step in *step_p (0: nothing). GIDD_ERR_ARG: a number in it is wrong.
  * Collective. */
 gidd_status storage_restore(storage *s, int64_t *step_p);
+
+/* Whether everything with a final name is whole. GIDD_ERR_CORRUPT names the first that is not. Rank 0
+ * looks. Collective. */
+gidd_status storage_verify_all(storage *s);
 
 /* Entries of a kind in the run directory, rank 0's count everywhere. Collective. */
 int64_t storage_count(storage *s, gidd_checkpoint_kind kind);
