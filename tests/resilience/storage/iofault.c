@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -156,16 +157,24 @@ static void read_environment(void)
     }
 }
 
+// While a record is kept, an operation and its entry are one for all processes: what another one can see is
+// in the record before it can act on it.
 static void enter(void)
 {
     (void)pthread_mutex_lock(&mutex);
     if (!shim.ready) {
         read_environment();
     }
+    if (shim.record >= 0) {
+        (void)flock(shim.record, LOCK_EX);
+    }
 }
 
 static void leave(void)
 {
+    if (shim.record >= 0) {
+        (void)flock(shim.record, LOCK_UN);
+    }
     (void)pthread_mutex_unlock(&mutex);
 }
 
