@@ -11,7 +11,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 
 build_packages=(build-essential cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libhdf5-dev
-    libarchive-dev libyaml-dev libjansson-dev libxxhash-dev libdnnl-dev)
+    libarchive-dev libyaml-dev libjansson-dev libxxhash-dev libdnnl-dev zlib1g-dev)
 test_packages=(libcriterion-dev hdf5-tools xz-utils zstd zip clang shellcheck)
 
 usage() {

@@ -192,6 +192,7 @@ static gidd_status deal_stream(struct dealer *dealer, const gidd_corpus_file *fi
                                           &dealer->stream));
     gidd_status status =
         gidd_corpus_walk_stream(&walk, dealer->stream, file->type.kind, file->bare, 1);
+    status = gidd_corpus_forgive(dealer->corpus->options, counts, dealer->stream, status);
     gidd_corpus_stream_close(dealer->stream);
     dealer->stream = NULL;
     return status;

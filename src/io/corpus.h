@@ -18,9 +18,11 @@
  * members of an archive), self-contained except for files, which the reading rank opens itself. How
  * the input is cut depends on the input and the options alone. Each part becomes one shard.
  *
- * Bad input follows rules and is counted by kind (gidd_corpus_counter); with GIDD_CORPUS_STRICT the
- * kinds marked (strict) are CORRUPT instead. A damaged or truncated file is always CORRUPT, naming
- * it.
+ * Bad input follows rules that depend on its bytes alone, and is counted by kind (gidd_corpus_counter); with
+ * GIDD_CORPUS_STRICT the kinds marked (strict) end the job with CORRUPT instead. FORMAT.md has the table. A damaged or
+ * truncated archive keeps what came before the damage, in its own part of a larger archive or of the job; the rest of
+ * it is skipped, with a warning that names it. What cannot be read at all (IO) and a file that changes while the job
+ * runs (CORRUPT) always end it.
  */
 #ifndef GIDD_IO_CORPUS_H
 #define GIDD_IO_CORPUS_H
@@ -42,6 +44,8 @@ typedef enum gidd_corpus_counter {
     GIDD_CORPUS_SKIPPED_NESTED, /* (strict) archives more than two levels deep                    */
     GIDD_CORPUS_SKIPPED_JSON,   /* (strict) lines that are no JSON object                         */
     GIDD_CORPUS_SKIPPED_KEY,    /* (strict) JSON lines without a string under json_key            */
+    GIDD_CORPUS_SKIPPED_DAMAGED, /* (strict) archives and compressed files, from their damage on  */
+    GIDD_CORPUS_SKIPPED_BOMB,    /* (strict) the same that expand too much, from there on         */
     GIDD_CORPUS_COUNTERS,
 } gidd_corpus_counter;
 
@@ -111,7 +115,7 @@ typedef gidd_status (*gidd_corpus_document)(void *context, const uint8_t *text, 
 
 /* Gives the documents of a part in order. *counts_p gets the part's counts, `digest` the digest of
  * its input as stored (before decompression). Memory: one piece and one document. Errors: those of
- * `document`, CORRUPT (damaged, or a file changed since it was listed), IO, MISSING, NOMEM. Local.
+ * `document`, CORRUPT (strict, or a file changed since it was listed), IO, MISSING, NOMEM. Local.
  */
 gidd_status gidd_corpus_part_read(const gidd_corpus_part *part, const gidd_corpus_options *options,
                                   gidd_corpus_document document, void *context,

@@ -18,6 +18,8 @@ static const struct {
     [GIDD_CORPUS_SKIPPED_NESTED] = {"skipped_nested", 1},
     [GIDD_CORPUS_SKIPPED_JSON] = {"skipped_json", 1},
     [GIDD_CORPUS_SKIPPED_KEY] = {"skipped_key", 1},
+    [GIDD_CORPUS_SKIPPED_DAMAGED] = {"skipped_damaged", 1},
+    [GIDD_CORPUS_SKIPPED_BOMB] = {"skipped_bomb", 1},
 };
 
 const char *gidd_corpus_counter_name(gidd_corpus_counter counter)

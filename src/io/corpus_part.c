@@ -23,6 +23,8 @@ struct part_reader {
     void *context;
     gidd_corpus_counts counts;
     gidd_digest *digest;
+    const char *unpacking; // the compressed piece being read, or NULL
+    int overflow;          // it makes the part too large
 };
 
 // The stored bytes of a piece: of the part itself, or loaded.
@@ -164,10 +166,15 @@ static gidd_status load_piece(const gidd_corpus_piece *piece, const char *name,
 static gidd_status give_text(void *context, const char *name, const uint8_t *bytes, size_t size)
 {
     struct part_reader *reader = context;
-    (void)name;
     if (size == 0) {
         reader->counts.of[GIDD_CORPUS_SKIPPED_EMPTY]++;
         return GIDD_OK;
+    }
+    if (reader->unpacking != NULL &&
+        (size_t)reader->counts.of[GIDD_CORPUS_TEXT_BYTES] + size > GIDD_CORPUS_PART_TEXT_MAX) {
+        reader->overflow = 1;
+        return gidd_fail(GIDD_ERR_CORRUPT, "%s: %s makes its part expand to more than %zu MiB", reader->unpacking, name,
+                         GIDD_CORPUS_PART_TEXT_MAX >> 20);
     }
     reader->counts.of[GIDD_CORPUS_DOCUMENTS]++;
     reader->counts.of[GIDD_CORPUS_TEXT_BYTES] += (int64_t)size;
@@ -241,9 +248,16 @@ static gidd_status give_compressed(struct part_reader *reader, const gidd_corpus
     gidd_corpus_stream *stream = NULL;
     GIDD_TRY(gidd_corpus_stream_open_memory(stored->bytes, stored->size, name,
                                             gidd_corpus_format_of(kind), &stream));
+    reader->unpacking = name;
     gidd_status status =
         gidd_corpus_walk_stream(&walk, stream, kind, GIDD_CORPUS_OTHER, (int)piece->depth + 1);
+    if (reader->overflow) {
+        gidd_corpus_stream_blame(stream, GIDD_CORPUS_STREAM_BOMB);
+    }
+    status = gidd_corpus_forgive(reader->options, &reader->counts, stream, status);
     gidd_corpus_stream_close(stream);
+    reader->unpacking = NULL;
+    reader->overflow = 0;
     return status;
 }
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "io/corpus_walk.h"
 
+#include "base/log.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +24,18 @@ gidd_corpus_stream_format gidd_corpus_format_of(gidd_corpus_kind kind)
     default:
         return GIDD_CORPUS_STREAM_RAW;
     }
+}
+
+gidd_status gidd_corpus_forgive(const gidd_corpus_options *options, gidd_corpus_counts *counts,
+                                const gidd_corpus_stream *stream, gidd_status status)
+{
+    gidd_corpus_stream_fault fault = gidd_corpus_stream_fault_of(stream);
+    if (status != GIDD_ERR_CORRUPT || fault == GIDD_CORPUS_STREAM_SOUND || options->rule == GIDD_CORPUS_STRICT) {
+        return status;
+    }
+    gidd_log(GIDD_LOG_WARN, "corpus", "%s; the rest of it is skipped", gidd_error_last()->text);
+    counts->of[fault == GIDD_CORPUS_STREAM_BOMB ? GIDD_CORPUS_SKIPPED_BOMB : GIDD_CORPUS_SKIPPED_DAMAGED]++;
+    return GIDD_OK;
 }
 
 // Reads the present member whole, or finds that it has more than `limit` bytes (*size_p = limit +
@@ -176,6 +190,7 @@ static gidd_status open_nested(const gidd_corpus_walk *walk, gidd_corpus_stream 
         gidd_corpus_stream_open_member(stream, path, gidd_corpus_format_of(kind), &nested);
     if (status == GIDD_OK) {
         status = gidd_corpus_walk_stream(walk, nested, kind, GIDD_CORPUS_OTHER, depth + 1);
+        status = gidd_corpus_forgive(walk->options, walk->counts, nested, status);
     }
     gidd_corpus_stream_close(nested);
     free(path);

@@ -12,7 +12,8 @@
 #include "io/corpus_stream.h"
 
 #define GIDD_CORPUS_UNIT_BYTES ((size_t)4 << 20)  /* lines are handed on in runs of about this */
-#define GIDD_CORPUS_MEMBER_MAX ((size_t)64 << 20) /* a compressed member passed on whole */
+#define GIDD_CORPUS_MEMBER_MAX ((size_t)32 << 20) /* a compressed member passed on whole; larger: unpacked by the dealer */
+#define GIDD_CORPUS_PART_TEXT_MAX ((size_t)256 << 20) /* what the compressed pieces of a part may expand to */
 #define GIDD_CORPUS_DEPTH_MAX 2
 
 typedef struct gidd_corpus_walk {
@@ -33,6 +34,12 @@ typedef struct gidd_corpus_walk {
  * archive). Local. */
 gidd_status gidd_corpus_walk_stream(const gidd_corpus_walk *walk, gidd_corpus_stream *stream,
                                     gidd_corpus_kind kind, gidd_corpus_kind bare, int depth);
+
+/* After a stream failed with `status`: where its own bytes are to blame, counts it as DAMAGED or BOMB and warns, so
+ * that what lies beside it goes on (OK); else, and under GIDD_CORPUS_STRICT, returns `status`. Call it before the
+ * stream is closed. Local. */
+gidd_status gidd_corpus_forgive(const gidd_corpus_options *options, gidd_corpus_counts *counts,
+                                const gidd_corpus_stream *stream, gidd_status status);
 
 /* Format to open a compressed `kind` with. Local. */
 gidd_corpus_stream_format gidd_corpus_format_of(gidd_corpus_kind kind);

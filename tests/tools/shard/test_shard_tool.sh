@@ -169,10 +169,46 @@ damage_is_named() {
     expect 66 "$shard" info nowhere
 }
 
-bad_input_ends_all_ranks_alike() {
-    expect 65 build 2 cut.tar.xz refused
+# The tenth of fifteen inner archives is cut in half: what it still gives and the other fourteen are kept.
+damaged_input_is_skipped_and_counted() {
+    expect 65 build 2 cut.tar.xz refused --strict
     said "urlsf_subset00-9_data.xz"
     no_traces refused
+    expect 0 build 1 cut.tar.xz cut.1
+    said "urlsf_subset00-9_data.xz"
+    said "the rest of it is skipped"
+    said "skipped_damaged: 1"
+    [[ $(sed -n 's/^.*: \([0-9]*\) documents.*/\1/p' out) -ge 1400 ]] || fail "$(cat out)"
+    expect 0 build 2 cut.tar.xz cut.2 device.threads=3
+    same cut.1 cut.2
+    # The outer archive itself, cut: the same for any number of ranks, and never in silence.
+    head -c "$(($(stat -c %s owt.tar.xz) / 2))" owt.tar.xz >half.tar.xz
+    expect 0 build 1 half.tar.xz half.1
+    said "half.tar.xz"
+    said "skipped_damaged: 1"
+    expect 0 build 2 half.tar.xz half.2
+    same half.1 half.2
+    expect 65 build 2 half.tar.xz refused --strict
+    no_traces refused
+}
+
+# A line far above what a document may have: skipped, in the memory that the limit asks for.
+a_huge_line_is_skipped_in_bounded_memory() {
+    local name peak
+    { printf '{"text": "a"}\n{"text": "'; head -c 200000000 /dev/zero | tr '\0' x; printf '"}\n{"text": "b"}\n'; } >huge.jsonl
+    gzip -1 <huge.jsonl >huge.jsonl.gz
+    for name in huge.jsonl huge.jsonl.gz; do
+        expect 0 build 1 $name $name.out data.valid_documents=1 device.threads=1
+        said "2 documents"
+        said "skipped_too_large: 1"
+        peak=$(sed -n 's/.*at most \([0-9]*\) MB.*/\1/p' out)
+        printf '     %s: %d MB\n' $name "$peak"
+        [[ $peak -gt 0 && $peak -le 300 ]] || fail "$name takes $peak MB"
+    done
+    rm -r huge.*
+}
+
+bad_input_ends_all_ranks_alike() {
     expect 66 build 1 nowhere refused
     mkdir -p empty
     expect 65 build 1 empty refused
@@ -254,7 +290,8 @@ parts_of_the_corpus() {
 shift 3
 if [[ $# == 0 ]]; then
     set -- bytes_do_not_depend_on_ranks bytes_do_not_depend_on_threads documents_come_back a_killed_job_goes_on \
-        changed_input_is_noticed damage_is_named bad_input_ends_all_ranks_alike \
+        changed_input_is_noticed damage_is_named damaged_input_is_skipped_and_counted \
+        a_huge_line_is_skipped_in_bounded_memory bad_input_ends_all_ranks_alike \
         a_full_disk_leaves_nothing_half_written two_jobs_do_not_share_a_folder parts_of_the_corpus \
         memory_does_not_grow_with_the_input
 fi
