@@ -359,6 +359,35 @@ static gidd_status check_model(const gidd_config *c)
     return GIDD_OK;
 }
 
+const char *gidd_config_clean_rows_weigh(const gidd_config *config)
+{
+    if (config->diffusion.process != GIDD_CONFIG_GIDD) {
+        return NULL;
+    }
+    if (config->model.p_uniform > 0) {
+        return "model.p_uniform";
+    }
+    return config->loss.weighting != GIDD_CONFIG_WEIGHT_NONE && config->loss.min_weight > 0 ? "loss.min_weight" : NULL;
+}
+
+static gidd_status check_skipping(const gidd_config *c)
+{
+    const char *key = gidd_config_clean_rows_weigh(c);
+    if (c->loss.skip_clean_rows != GIDD_CONFIG_SKIP_ON || key == NULL) {
+        return GIDD_OK;
+    }
+    if (strcmp(key, "model.p_uniform") == 0) {
+        return gidd_fail(GIDD_ERR_CONFIG,
+                         "%s: loss.skip_clean_rows: on, but with model.p_uniform %g > 0 the clean rows teach the model "
+                         "to see wrong tokens; use auto or off",
+                         gidd_config_place(c, "loss.skip_clean_rows"), c->model.p_uniform);
+    }
+    return gidd_fail(GIDD_ERR_CONFIG,
+                     "%s: loss.skip_clean_rows: on, but with loss.min_weight %g > 0 the clean rows weigh at least that "
+                     "much; use auto or off",
+                     gidd_config_place(c, "loss.skip_clean_rows"), c->loss.min_weight);
+}
+
 gidd_status gidd_config_check(const gidd_config *config)
 {
     const gidd_config *c = config;
@@ -378,14 +407,7 @@ gidd_status gidd_config_check(const gidd_config *config)
                          gidd_config_place(c, "training.micro_batch"), (long long)c->training.micro_batch,
                          (long long)c->training.global_batch);
     }
-    if (c->loss.skip_clean_rows == GIDD_CONFIG_SKIP_ON && c->diffusion.process == GIDD_CONFIG_GIDD &&
-        c->model.p_uniform > 0) {
-        return gidd_fail(GIDD_ERR_CONFIG,
-                         "%s: loss.skip_clean_rows: on, but with model.p_uniform %g > 0 the clean rows teach the model "
-                         "to see wrong tokens; use auto or off",
-                         gidd_config_place(c, "loss.skip_clean_rows"), c->model.p_uniform);
-    }
-    return GIDD_OK;
+    return check_skipping(c);
 }
 
 void gidd_config_print_keys(FILE *stream)

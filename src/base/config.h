@@ -84,6 +84,10 @@ gidd_status gidd_config_override(gidd_config *config, const char *assignment);
 /* Checks the combinations that the table cannot (heads divide hidden_size ...). Local. */
 gidd_status gidd_config_check(const gidd_config *config);
 
+/* The key that gives rows whose token was not noised (z = x) a weight in GIDD's loss that counts: with uniform
+ * noise, or a lower bound of the weights. NULL: none does, their weight is about 1e-13 (MDLM: 0). Local. */
+const char *gidd_config_clean_rows_weigh(const gidd_config *config);
+
 /* The resolved configuration as YAML, the same bytes for the same values; *text_p is owned by the
  * caller (free). Local. */
 gidd_status gidd_config_format(const gidd_config *config, char **text_p);

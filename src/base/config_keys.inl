@@ -47,7 +47,7 @@
     X(loss, weighting, ENUM, "dynamic", 0, 0, "none|clip|dynamic", SEMANTIC, "loss weights (GIDD)")                 \
     X(loss, min_weight, REAL, "0.0", 0, 1e30, NULL, SEMANTIC, "lower bound of clip and dynamic weights")            \
     X(loss, max_weight, REAL, "2.0", 0, 1e30, NULL, SEMANTIC, "upper bound of clip and dynamic weights")            \
-    X(loss, skip_clean_rows, ENUM, "auto", 0, 0, "auto|on|off", SEMANTIC, "leave rows with z = x out of head and loss; auto: where their weight is exactly 0 (MDLM)")
+    X(loss, skip_clean_rows, ENUM, "auto", 0, 0, "auto|on|off", SEMANTIC, "leave rows with z = x out of head and loss; auto: with MDLM, whose weight for them is 0, and with GIDD at p_uniform 0 until an evaluation finds over 1e-4 of the loss in them")
 
 #define GIDD_CONFIG_KEYS_optimizer(X)                                                                               \
     X(optimizer, lr, REAL, "5e-4", 0, 10, NULL, SEMANTIC, "highest learning rate")                                  \

@@ -23,7 +23,7 @@ struct gidd_coordinator {
     int64_t               stop_looked_ns;
     int                   stop_file;
     gidd_order            orders[KNOWN_ORDERS]; /* by step modulo KNOWN_ORDERS */
-    gidd_journal_mark     mark;
+    gidd_coordinator_mark mark;
 };
 
 gidd_status gidd_coordinator_open(const gidd_coordinator_args *args, gidd_coordinator **coordinator_p)
@@ -37,7 +37,15 @@ gidd_status gidd_coordinator_open(const gidd_coordinator_args *args, gidd_coordi
     coordinator->signals = args->signals;
     gidd_plan_init(&coordinator->plan, coordinator->config, args->journal.first_step);
     coordinator->plan.checkpoint_ns = (int64_t)(gidd_clock_seconds() * 1e9);
-    gidd_status status = gidd_journal_open(&args->journal, &coordinator->journal);
+    gidd_journal_args journal = args->journal;
+    gidd_status       status = GIDD_OK;
+    if (args->resume != NULL) {
+        journal.resume = &args->resume->journal;
+        status = gidd_plan_restore(&coordinator->plan, args->resume->plan);
+    }
+    if (status == GIDD_OK) {
+        status = gidd_journal_open(&journal, &coordinator->journal);
+    }
     if (status != GIDD_OK) {
         free(coordinator);
         return status;
@@ -73,6 +81,22 @@ static void look_around(gidd_coordinator *coordinator, gidd_plan_moment *moment)
     moment->signals = coordinator->signals | gidd_signals_seen();
 }
 
+// An evaluation found that what skipped steps leave out is not next to nothing.
+static gidd_status tell_skipping(gidd_coordinator *coordinator, const gidd_report *reports, int64_t step)
+{
+    const gidd_plan *plan = &coordinator->plan;
+    gidd_loss_sums   eval = gidd_reports_eval(reports, coordinator->ranks);
+    char             found[256], text[512];
+    gidd_skip_guard_describe(&eval, found, sizeof found);
+    if (plan->skip_verdict == GIDD_SKIP_ENDS) {
+        (void)snprintf(text, sizeof text, "off after step %" PRId64 ": %s", plan->skip.end_step, found);
+    } else {
+        (void)snprintf(text, sizeof text, "stays on, as configured: %s", found);
+    }
+    gidd_log(GIDD_LOG_WARN, "eval", "loss.skip_clean_rows: %s", text);
+    return gidd_journal_event(coordinator->journal, step + 1, "skip_clean_rows", text);
+}
+
 static gidd_status take_reports(gidd_coordinator *coordinator, const gidd_report *reports, int64_t step)
 {
     const gidd_order *order = &coordinator->orders[step % KNOWN_ORDERS];
@@ -81,9 +105,9 @@ static gidd_status take_reports(gidd_coordinator *coordinator, const gidd_report
     gidd_fault_point("log");
     GIDD_TRY(gidd_journal_step(coordinator->journal, reports, coordinator->ranks, step, order));
     if (order->actions & GIDD_ACT_CHECKPOINT) {
-        gidd_journal_get_mark(coordinator->journal, &coordinator->mark);
+        gidd_coordinator_final_mark(coordinator, &coordinator->mark);
     }
-    return GIDD_OK;
+    return plan->skip_verdict != GIDD_SKIP_FINE ? tell_skipping(coordinator, reports, step) : GIDD_OK;
 }
 
 gidd_status gidd_coordinator_decide(void *context, const gidd_report *reports, int64_t report_step, int64_t step,
@@ -103,14 +127,15 @@ gidd_status gidd_coordinator_decide(void *context, const gidd_report *reports, i
     return GIDD_OK;
 }
 
-const gidd_journal_mark *gidd_coordinator_checkpoint_mark(const gidd_coordinator *coordinator)
+const gidd_coordinator_mark *gidd_coordinator_checkpoint_mark(const gidd_coordinator *coordinator)
 {
     return &coordinator->mark;
 }
 
-void gidd_coordinator_final_mark(const gidd_coordinator *coordinator, gidd_journal_mark *mark)
+void gidd_coordinator_final_mark(const gidd_coordinator *coordinator, gidd_coordinator_mark *mark)
 {
-    gidd_journal_get_mark(coordinator->journal, mark);
+    gidd_journal_get_mark(coordinator->journal, &mark->journal);
+    gidd_plan_format(&coordinator->plan, mark->plan);
 }
 
 gidd_journal *gidd_coordinator_journal(gidd_coordinator *coordinator)

@@ -13,8 +13,15 @@
 
 typedef struct gidd_coordinator gidd_coordinator;
 
+/* What a checkpoint remembers of the coordinator. */
+typedef struct gidd_coordinator_mark {
+    gidd_journal_mark journal;
+    char              plan[GIDD_PLAN_STATE_MAX];
+} gidd_coordinator_mark;
+
 typedef struct gidd_coordinator_args {
-    gidd_journal_args journal; /* config, first step, resume mark ... */
+    gidd_journal_args            journal; /* config, first step ...; its `resume` is set from the next */
+    const gidd_coordinator_mark *resume;  /* of the restored checkpoint; NULL: a new run               */
     int               ranks;   /* of the protocol communicator */
     uint32_t          signals; /* seen on any rank before the first order */
 } gidd_coordinator_args;
@@ -26,11 +33,11 @@ gidd_status gidd_coordinator_open(const gidd_coordinator_args *args, gidd_coordi
 gidd_status gidd_coordinator_decide(void *context, const gidd_report *reports, int64_t report_step, int64_t step,
                                     gidd_order *order);
 
-/* The journal as it stood after the last step of the checkpoint in flight. Local. */
-const gidd_journal_mark *gidd_coordinator_checkpoint_mark(const gidd_coordinator *coordinator);
+/* The coordinator as it stood after the last step of the checkpoint in flight. Local. */
+const gidd_coordinator_mark *gidd_coordinator_checkpoint_mark(const gidd_coordinator *coordinator);
 
-/* The journal as it stands now: for the checkpoint that a stop makes, after gidd_protocol_drain. Local. */
-void gidd_coordinator_final_mark(const gidd_coordinator *coordinator, gidd_journal_mark *mark);
+/* As it stands now: for the checkpoint that a stop makes, after gidd_protocol_drain. Local. */
+void gidd_coordinator_final_mark(const gidd_coordinator *coordinator, gidd_coordinator_mark *mark);
 
 /* Borrowed. Local. */
 gidd_journal *gidd_coordinator_journal(gidd_coordinator *coordinator);

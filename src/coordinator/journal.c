@@ -13,9 +13,13 @@
 typedef struct window {
     double steps, loss, positions, elbo, tokens, noised_tokens, w_kl, w_is, w, grad_norm, skipped;
     double total_tokens, total_skipped, skipped_in_row; // not of the window: of the run
+    double clean_elbo, noised_only;                     // its steps without clean rows
 } window;
 
-enum { WINDOW_FIELDS = sizeof(window) / sizeof(double) };
+enum {
+    WINDOW_FIELDS = sizeof(window) / sizeof(double),
+    WINDOW_FIELDS_FIRST = 14, // as many had the first version's checkpoints
+};
 
 struct gidd_journal {
     gidd_journal_args  args;
@@ -73,13 +77,14 @@ static void add_report(window *sums, const gidd_report *report)
     sums->w_is += report->train.w_is;
     sums->w += report->train.w;
     sums->total_tokens += report->train.tokens;
+    sums->clean_elbo += report->train.clean_elbo;
 }
 
 static gidd_status end_window(gidd_journal *journal, int64_t completed, double lr)
 {
     window *sums = &journal->sums;
-    double  elbo = ratio(sums->elbo, sums->tokens);
-    int     skips = journal->args.skips_clean;
+    int     skips = sums->noised_only > 0; // one such step, and the window has no ELBO, only the noised rows' part
+    double  elbo = ratio(skips ? sums->elbo - sums->clean_elbo : sums->elbo, sums->tokens);
     field   fields[] = {
         {"loss", ratio(sums->loss, sums->positions)},
         {skips ? "elbo_noised" : "elbo", elbo},
@@ -102,19 +107,7 @@ static gidd_status end_window(gidd_journal *journal, int64_t completed, double l
 
 static gidd_status write_eval(gidd_journal *journal, const gidd_report *reports, int count, int64_t completed)
 {
-    gidd_loss_sums total = {.min_log_px = HUGE_VAL};
-    for (int rank = 0; rank < count; rank++) {
-        const gidd_loss_sums *part = &reports[rank].eval;
-        if (part->positions > 0) {
-            total.loss += part->loss;
-            total.positions += part->positions;
-            total.elbo += part->elbo;
-            total.tokens += part->tokens;
-            total.clean_loss += part->clean_loss;
-            total.clean_elbo += part->clean_elbo;
-            total.min_log_px = fmin(total.min_log_px, part->min_log_px);
-        }
-    }
+    gidd_loss_sums total = gidd_reports_eval(reports, count);
     double elbo = ratio(total.elbo, total.tokens);
     field  fields[] = {
         {"valid_loss", ratio(total.loss, total.positions)},
@@ -138,7 +131,8 @@ static gidd_status write_timings(gidd_journal *journal, int64_t completed)
         {"data_ms", p->data_ms},
         {"comm_ms", p->comm_ms},
         {"tokens_per_s", p->tokens_per_s},
-        {"model_gflops_per_s", p->tokens_per_s * journal->args.flops_per_token * 1e-9},
+        {"model_gflops_per_s", p->model_gflops_per_s},
+        {"executed_gflops_per_s", p->executed_gflops_per_s},
         {"slowest_rank", p->slowest_rank},
         {"slowest_step_ms", p->slowest_ms},
     };
@@ -166,11 +160,12 @@ gidd_status gidd_journal_step(gidd_journal *journal, const gidd_report *reports,
         skipped = fmax(skipped, (double)reports[rank].skipped);
     }
     sums->steps += 1;
+    sums->noised_only += (order->actions & GIDD_ACT_SKIP_CLEAN) != 0;
     sums->grad_norm += skipped > 0 ? 0 : norm;
     sums->skipped += skipped;
     sums->total_skipped += skipped;
     sums->skipped_in_row = skipped > 0 ? sums->skipped_in_row + 1 : 0;
-    gidd_progress_step(&journal->progress, reports, count, completed, order->lr);
+    gidd_progress_step(&journal->progress, reports, count, order);
     if (completed % config->log.every_steps == 0 || completed == config->training.steps) {
         GIDD_TRY(end_window(journal, completed, order->lr));
         GIDD_TRY(write_timings(journal, completed));
@@ -199,11 +194,14 @@ void gidd_journal_get_mark(const gidd_journal *journal, gidd_journal_mark *mark)
 
 static gidd_status restore_mark(gidd_journal *journal, const gidd_journal_mark *mark)
 {
-    double      fields[WINDOW_FIELDS];
+    double      fields[WINDOW_FIELDS] = {0};
     const char *text = mark->state;
     for (int i = 0; i < WINDOW_FIELDS; i++) {
         char *end = NULL;
         fields[i] = strtod(text, &end);
+        if (end == text && i >= WINDOW_FIELDS_FIRST && *text == '\0') {
+            break; // written before the later fields were there: they start at 0
+        }
         if (end == text || !isfinite(fields[i])) {
             return gidd_fail(GIDD_ERR_CORRUPT, "the checkpoint's journal state is not %d numbers", WINDOW_FIELDS);
         }
@@ -243,7 +241,10 @@ gidd_status gidd_journal_open(const gidd_journal_args *args, gidd_journal **jour
     GIDD_TRY_GOTO(gidd_writer_queue_open(args->config->run.dir, keep, args->config->log.tensorboard == GIDD_CONFIG_ON,
                                          &journal->queue));
     journal->metrics_bytes = keep;
-    gidd_progress_init(&journal->progress, args->config, args->first_step, args->context, args->skips_clean);
+    gidd_progress_init(&journal->progress, &(gidd_progress_args){.config = args->config,
+                                                                 .first_step = args->first_step,
+                                                                 .context = args->context,
+                                                                 .flops = args->flops});
     *journal_p = journal;
     return GIDD_OK;
 out:

@@ -2,7 +2,8 @@
  *
  * What a run says about itself, written by the coordinator:
  *
- *   metrics.jsonl   one JSON object a line, deterministic fields only: two equal runs are equal bytes
+ *   metrics.jsonl   one JSON object a line, deterministic fields only: two equal runs are equal bytes. A window with
+ *                   a step that left clean rows out has elbo_noised, the noised rows' part, instead of elbo and ppl
  *   timings.jsonl   what depends on the machine: milliseconds, tokens per second
  *   tensorboard/    the same numbers for TensorBoard
  *   journal.jsonl   events: starts, resumes, stops, allowed changes of the configuration
@@ -17,6 +18,7 @@
 
 #include "base/config.h"
 #include "coordinator/protocol.h"
+#include "model/model.h"
 
 enum { GIDD_JOURNAL_STATE_MAX = 1024 };
 
@@ -36,8 +38,7 @@ typedef struct gidd_journal_args {
     const gidd_journal_mark *resume;    /* of the restored checkpoint; NULL: a new run */
     int64_t                  first_step;
     int64_t                  context;   /* tokens of a sequence */
-    double                   flops_per_token;
-    int                      skips_clean; /* rows with z = x are not computed: elbo_noised, never elbo */
+    gidd_model_flops         flops;
 } gidd_journal_args;
 
 /* Opens the files in run.dir. On resume metrics.jsonl is cut at the mark and what followed goes to

@@ -3,6 +3,8 @@
 
 #include "coordinator/signals.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 static const int64_t ns_per_minute = INT64_C(60000000000);
@@ -24,6 +26,31 @@ void gidd_plan_init(gidd_plan *plan, const gidd_config *config, int64_t first_st
         .warmup_steps = config->optimizer.warmup_steps,
         .total_steps = config->training.steps,
     };
+    gidd_skip_guard_init(&plan->skip, config);
+}
+
+void gidd_plan_format(const gidd_plan *plan, char text[GIDD_PLAN_STATE_MAX])
+{
+    text[0] = '\0';
+    if (plan->skip.end_step != GIDD_SKIP_FOREVER) {
+        (void)snprintf(text, GIDD_PLAN_STATE_MAX, "skip_clean_rows_end=%" PRId64, plan->skip.end_step);
+    }
+}
+
+gidd_status gidd_plan_restore(gidd_plan *plan, const char *text)
+{
+    int64_t end_step = 0;
+    int     used = 0;
+    if (text[0] == '\0') {
+        return GIDD_OK;
+    }
+    if (sscanf(text, "skip_clean_rows_end=%" SCNd64 "%n", &end_step, &used) != 1 || text[used] != '\0' || end_step < 0) {
+        return gidd_fail(GIDD_ERR_CORRUPT, "the checkpoint's plan is '%.64s', not decisions of this program", text);
+    }
+    if (plan->skip.may_end) { // else the user has decided otherwise since
+        plan->skip.end_step = end_step;
+    }
+    return GIDD_OK;
 }
 
 void gidd_plan_observe(gidd_plan *plan, const gidd_report *reports, int count, int64_t step, int64_t elapsed_ns)
@@ -45,6 +72,8 @@ void gidd_plan_observe(gidd_plan *plan, const gidd_report *reports, int count, i
         plan->in_flight = !idle;
         plan->commit_ns = elapsed_ns - plan->checkpoint_ns;
     }
+    gidd_loss_sums eval = gidd_reports_eval(reports, count);
+    plan->skip_verdict = eval.positions > 0 ? gidd_skip_guard_observe(&plan->skip, &eval, step) : GIDD_SKIP_FINE;
     if (plan->stop == GIDD_STOP_NONE && skipped_in_row > plan->config->training.max_skipped_steps) {
         plan->stop = GIDD_STOP_DIVERGED;
     }
@@ -103,6 +132,9 @@ void gidd_plan_order(gidd_plan *plan, const gidd_plan_moment *moment, gidd_order
     }
     order->actions |= GIDD_ACT_TRAIN;
     order->lr = gidd_lr_at(&plan->lr, order->step);
+    if (gidd_skip_guard_skips(&plan->skip, order->step)) {
+        order->actions |= GIDD_ACT_SKIP_CLEAN;
+    }
     if (config->eval.every_steps > 0 &&
         (completed % config->eval.every_steps == 0 || completed == config->training.steps)) {
         order->actions |= GIDD_ACT_EVAL;

@@ -9,6 +9,7 @@
 #include "base/config.h"
 #include "base/lr.h"
 #include "coordinator/protocol.h"
+#include "coordinator/skip_guard.h"
 
 /* The outside world as the coordinator sees it when an order is due. */
 typedef struct gidd_plan_moment {
@@ -31,7 +32,12 @@ typedef struct gidd_plan {
     int64_t            step_ns;          /* longest recent step                      */
     int64_t            commit_ns;        /* time from begin to writers finished      */
     uint32_t           signals;
+    gidd_skip_guard    skip;             /* of rows whose token was not noised       */
+    gidd_skip_verdict  skip_verdict;     /* on the evaluation observed last, if the last report had one */
 } gidd_plan;
+
+/* What of a plan a checkpoint has to remember, as text. */
+enum { GIDD_PLAN_STATE_MAX = 128 };
 
 /* `config` is borrowed. Local. */
 void gidd_plan_init(gidd_plan *plan, const gidd_config *config, int64_t first_step);
@@ -41,6 +47,11 @@ void gidd_plan_observe(gidd_plan *plan, const gidd_report *reports, int count, i
 
 /* Fills lr, actions and reason of the order for `order->step`. Orders are asked for in sequence. Local. */
 void gidd_plan_order(gidd_plan *plan, const gidd_plan_moment *moment, gidd_order *order);
+
+/* The decisions so far that later orders rest on, and back. restore: "" is a plan that has decided nothing;
+ * GIDD_ERR_CORRUPT: not what format made. Local. */
+void        gidd_plan_format(const gidd_plan *plan, char text[GIDD_PLAN_STATE_MAX]);
+gidd_status gidd_plan_restore(gidd_plan *plan, const char *text);
 
 /* Exit code of a reason to stop. Local. */
 int gidd_stop_exit_code(gidd_stop_reason reason);

@@ -11,14 +11,10 @@
 
 static const double keep = 0.9; // weight of the past in the averages
 
-void gidd_progress_init(gidd_progress *progress, const gidd_config *config, int64_t first_step, int64_t context,
-                        int skips_clean)
+void gidd_progress_init(gidd_progress *progress, const gidd_progress_args *args)
 {
     memset(progress, 0, sizeof *progress);
-    progress->config = config;
-    progress->first_step = first_step;
-    progress->context = context;
-    progress->skips_clean = skips_clean;
+    progress->args = *args;
     progress->terminal = isatty(STDERR_FILENO);
 }
 
@@ -55,8 +51,19 @@ static void note_times(gidd_progress *p, const gidd_report *reports, int count)
     average(&p->comm_ms, comm_ns * 1e-6, p->seen);
     p->slowest_rank = slowest;
     p->slowest_ms = slowest_ns * 1e-6;
-    double tokens = (double)p->config->training.global_batch * (double)p->context;
-    p->tokens_per_s = p->step_ms > 0 ? 1e3 * tokens / p->step_ms : 0;
+}
+
+static void note_speed(gidd_progress *p, const gidd_report *reports, int count)
+{
+    double sequences = (double)p->args.config->training.global_batch, head_rows = 0;
+    for (int rank = 0; rank < count; rank++) {
+        head_rows += (double)reports[rank].head_rows;
+    }
+    average(&p->executed_flops, gidd_model_flops_executed(&p->args.flops, sequences, p->args.context, head_rows), p->seen);
+    double per_s = p->step_ms > 0 ? 1e3 / p->step_ms : 0;
+    p->tokens_per_s = sequences * (double)p->args.context * per_s;
+    p->model_gflops_per_s = sequences * p->args.flops.sequence * per_s * 1e-9;
+    p->executed_gflops_per_s = p->executed_flops * per_s * 1e-9;
 }
 
 static void format_duration(double seconds, char *text, size_t size)
@@ -73,20 +80,25 @@ static void format_duration(double seconds, char *text, size_t size)
 
 static void draw(gidd_progress *p, int64_t completed, double lr)
 {
-    char    line[512], left[32], valid[48] = "", limit[48] = "";
-    int64_t steps = p->config->training.steps;
+    char    line[512], left[32], elbo[64], valid[48] = "", limit[48] = "";
+    int64_t steps = p->args.config->training.steps;
     format_duration((double)(steps - completed) * p->step_ms * 1e-3, left, sizeof left);
+    if (p->noised_only) { // not a bound on anything
+        (void)snprintf(elbo, sizeof elbo, "elbo_noised %.3f", p->elbo);
+    } else {
+        (void)snprintf(elbo, sizeof elbo, "elbo %.3f ppl %.4g", p->elbo, exp(p->elbo));
+    }
     if (p->valid_elbo > 0) {
         (void)snprintf(valid, sizeof valid, " valid %.3f", p->valid_elbo);
     }
-    if (p->config->run.max_minutes > 0) {
-        (void)snprintf(limit, sizeof limit, " (stops at %.3g min)", p->config->run.max_minutes);
+    if (p->args.config->run.max_minutes > 0) {
+        (void)snprintf(limit, sizeof limit, " (stops at %.3g min)", p->args.config->run.max_minutes);
     }
     (void)snprintf(line, sizeof line,
-                   "step %" PRId64 "/%" PRId64 " loss %.4f %s %.3f ppl %.4g%s lr %.2e norm %.3f %.5g tok/s data %.1f%% "
-                   "comm %.1f%% left %s%s",
-                   completed, steps, p->loss, p->skips_clean ? "elbo_noised" : "elbo", p->elbo, exp(p->elbo), valid, lr,
-                   p->grad_norm, p->tokens_per_s, 100 * p->data_ms / fmax(p->step_ms, 1e-9),
+                   "step %" PRId64 "/%" PRId64 " loss %.4f %s%s lr %.2e norm %.3f %.5g tok/s %.3g TFLOP/s (executed %.3g) "
+                   "data %.1f%% comm %.1f%% left %s%s",
+                   completed, steps, p->loss, elbo, valid, lr, p->grad_norm, p->tokens_per_s,
+                   p->model_gflops_per_s * 1e-3, p->executed_gflops_per_s * 1e-3, 100 * p->data_ms / fmax(p->step_ms, 1e-9),
                    100 * p->comm_ms / fmax(p->step_ms, 1e-9), left, limit);
     if (p->terminal) {
         (void)fprintf(stderr, "\r\033[K%s", line);
@@ -96,9 +108,10 @@ static void draw(gidd_progress *p, int64_t completed, double lr)
     }
 }
 
-void gidd_progress_step(gidd_progress *p, const gidd_report *reports, int count, int64_t completed, double lr)
+void gidd_progress_step(gidd_progress *p, const gidd_report *reports, int count, const gidd_order *order)
 {
-    double loss = 0, positions = 0, elbo = 0, tokens = 0, norm = 0;
+    const int64_t completed = order->step + 1;
+    double        loss = 0, positions = 0, elbo = 0, tokens = 0, norm = 0;
     for (int rank = 0; rank < count; rank++) {
         loss += reports[rank].train.loss;
         positions += reports[rank].train.positions;
@@ -107,6 +120,8 @@ void gidd_progress_step(gidd_progress *p, const gidd_report *reports, int count,
         norm = fmax(norm, reports[rank].grad_norm);
     }
     note_times(p, reports, count);
+    note_speed(p, reports, count);
+    p->noised_only = (order->actions & GIDD_ACT_SKIP_CLEAN) != 0;
     average(&p->loss, positions > 0 ? loss / positions : 0, p->seen);
     average(&p->elbo, tokens > 0 ? elbo / tokens : 0, p->seen);
     if (isfinite(norm)) {
@@ -114,8 +129,8 @@ void gidd_progress_step(gidd_progress *p, const gidd_report *reports, int count,
     }
     int64_t now = gidd_clock_ns();
     int64_t every_ns = p->terminal ? INT64_C(250000000) : INT64_C(10000000000);
-    if (p->seen == 0 || now - p->drawn_ns >= every_ns || completed == p->config->training.steps) {
-        draw(p, completed, lr);
+    if (p->seen == 0 || now - p->drawn_ns >= every_ns || completed == p->args.config->training.steps) {
+        draw(p, completed, order->lr);
         p->drawn_ns = now;
     }
     p->seen++;

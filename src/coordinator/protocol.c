@@ -47,8 +47,8 @@ gidd_status gidd_report_check(const gidd_report *report, int64_t step, int rank)
                          " was due", rank, report->step, report->magic, step);
     }
     if (report->writer >= GIDD_WRITER_STATES || (report->signals & ~(uint32_t)GIDD_SIGNALS_ALL) != 0 || report->skipped < 0 ||
-        report->skipped > 1 || report->skipped_in_row < 0 || !is_time(report->step_ns) || !is_time(report->data_ns) ||
-        !is_time(report->comm_ns)) {
+        report->skipped > 1 || report->skipped_in_row < 0 || report->head_rows < 0 || !is_time(report->step_ns) ||
+        !is_time(report->data_ns) || !is_time(report->comm_ns)) {
         return gidd_fail(GIDD_ERR_COMM, "rank %d reports the impossible for step %" PRId64 " (writer %" PRIu32
                          ", signals %" PRIx32 ", skipped %" PRId64 ")", rank, step, report->writer, report->signals,
                          report->skipped);
@@ -162,6 +162,17 @@ gidd_status gidd_protocol_report(gidd_protocol *protocol, const gidd_report *rep
     protocol->report_step = protocol->mine.step;
     return gidd_comm_igather(protocol->args.comm, protocol->args.coordinator, &protocol->mine, sizeof protocol->mine,
                              protocol->reports, &protocol->report_request);
+}
+
+gidd_loss_sums gidd_reports_eval(const gidd_report *reports, int count)
+{
+    gidd_loss_sums total = {.min_log_px = HUGE_VAL};
+    for (int rank = 0; rank < count; rank++) {
+        if (reports[rank].eval.positions > 0) { // else no evaluation, or no slice: not sums, but zeros
+            gidd_loss_sums_add(&total, &reports[rank].eval);
+        }
+    }
+    return total;
 }
 
 gidd_status gidd_protocol_drain(gidd_protocol *protocol)

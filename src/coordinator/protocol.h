@@ -27,7 +27,8 @@ enum {
     GIDD_ACT_TRAIN = 4,      /* do this step                                             */
     GIDD_ACT_EVAL = 8,       /* after the step: validation                               */
     GIDD_ACT_CHECKPOINT = 16, /* after the step: begin a checkpoint                      */
-    GIDD_ACT_ALL = 31
+    GIDD_ACT_SKIP_CLEAN = 32, /* TRAIN leaves rows with z = x out of head and loss       */
+    GIDD_ACT_ALL = 63
 };
 
 typedef enum gidd_stop_reason {
@@ -67,6 +68,7 @@ typedef struct gidd_report {
     double         grad_norm;  /* of the whole gradient: equal on all ranks */
     int64_t        skipped;    /* 1: the update was skipped (non-finite gradient) */
     int64_t        skipped_in_row;
+    int64_t        head_rows;  /* rows that went through the head, padding included */
     int64_t        step_ns;    /* wall time of the step on this rank */
     int64_t        data_ns;    /* of it: waiting for the batch record */
     int64_t        comm_ns;    /* of it: waiting for the reduction */
@@ -79,6 +81,9 @@ typedef struct gidd_report {
  * of a report, that it came from `rank`. Numbers that were computed (losses, norms) may be anything. Local. */
 gidd_status gidd_order_check(const gidd_order *order, int64_t step);
 gidd_status gidd_report_check(const gidd_report *report, int64_t step, int rank);
+
+/* The evaluation over all ranks; positions is 0 where there was none. Local. */
+gidd_loss_sums gidd_reports_eval(const gidd_report *reports, int count);
 
 typedef struct gidd_protocol gidd_protocol;
 

@@ -164,7 +164,8 @@ void gidd_checkpoint_begin(gidd_checkpoint_writer *writer, int64_t step,
 /* What is known only after begin: the journal takes note of a step one step later. */
 typedef struct gidd_checkpoint_amendment {
     int64_t metrics_bytes, tokens_seen, skipped_total, skipped_in_row;
-    gidd_checkpoint_text text; /* added to the texts, or put in place of the one of its name */
+    const gidd_checkpoint_text *texts; /* each added to the texts, or put in place of the one of its name */
+    int64_t                     text_count;
 } gidd_checkpoint_amendment;
 
 /* Corrects the fields of the attempt in flight, at any time before the advance that commits it;

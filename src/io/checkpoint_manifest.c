@@ -129,10 +129,11 @@ gidd_status gidd_manifest_amend(json_t *root, const gidd_checkpoint_amendment *a
     bad |= json_object_set_new(numbers, "tokens_seen", json_integer(amendment->tokens_seen));
     bad |= json_object_set_new(numbers, "skipped_total", json_integer(amendment->skipped_total));
     bad |= json_object_set_new(numbers, "skipped_in_row", json_integer(amendment->skipped_in_row));
-    bad |= json_object_set_new(texts, amendment->text.name, json_string(amendment->text.value));
+    for (int64_t i = 0; i < amendment->text_count && bad == 0; i++) {
+        bad |= json_object_set_new(texts, amendment->texts[i].name, json_string(amendment->texts[i].value));
+    }
     return bad == 0 ? GIDD_OK
-                    : gidd_fail(GIDD_ERR_ARG, "checkpoint text '%s' is not UTF-8, or no memory",
-                                amendment->text.name);
+                    : gidd_fail(GIDD_ERR_ARG, "a checkpoint text is not UTF-8, or no memory");
 }
 
 gidd_status gidd_manifest_encode(json_t *root, char (*digests)[GIDD_DIGEST_SIZE], int64_t count,

@@ -57,6 +57,23 @@ typedef struct gidd_loss_sums {
     double nonfinite;    /* positions whose terms are not finite                                     */
 } gidd_loss_sums;
 
+/* Adds `part` to `total` (the smaller min_log_px), both on the host. Local. */
+static inline void gidd_loss_sums_add(gidd_loss_sums *total, const gidd_loss_sums *part)
+{
+    total->loss += part->loss;
+    total->positions += part->positions;
+    total->elbo += part->elbo;
+    total->tokens += part->tokens;
+    total->w_kl += part->w_kl;
+    total->w_is += part->w_is;
+    total->w += part->w;
+    total->clean_loss += part->clean_loss;
+    total->clean_elbo += part->clean_elbo;
+    total->noised_tokens += part->noised_tokens;
+    total->min_log_px = part->min_log_px < total->min_log_px ? part->min_log_px : total->min_log_px;
+    total->nonfinite += part->nonfinite;
+}
+
 /* Adds a micro-batch's sums to *sums, whose first user sets min_log_px to +inf and the rest to 0. With
  * `skip_clean` the terms of positions with z = x were not computed: they are not read and add 0 to loss,
  * elbo, w_kl and w_is, but the positions still count in positions, tokens and w. */

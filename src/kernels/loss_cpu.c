@@ -424,18 +424,6 @@ gidd_status gidd_loss_sums_cpu(gidd_device *device, const gidd_loss_sums_args *a
             add_position(&added, args, p);
         }
     }
-    gidd_loss_sums *sums = args->sums;
-    sums->loss += added.loss;
-    sums->positions += added.positions;
-    sums->elbo += added.elbo;
-    sums->tokens += added.tokens;
-    sums->w_kl += added.w_kl;
-    sums->w_is += added.w_is;
-    sums->w += added.w;
-    sums->clean_loss += added.clean_loss;
-    sums->clean_elbo += added.clean_elbo;
-    sums->noised_tokens += added.noised_tokens;
-    sums->min_log_px = added.min_log_px < sums->min_log_px ? added.min_log_px : sums->min_log_px;
-    sums->nonfinite += added.nonfinite;
+    gidd_loss_sums_add(args->sums, &added);
     return GIDD_OK;
 }

@@ -126,11 +126,14 @@ gidd_status gidd_model_plan(const gidd_model_args *args, gidd_plan_line *lines, 
     return GIDD_OK;
 }
 
-double gidd_model_flops_per_sequence(const gidd_model_shape *shape, int64_t T)
+gidd_model_flops gidd_model_flops_of(const gidd_model_shape *shape, int64_t T)
 {
     const double D = (double)shape->D, L = (double)shape->L, tokens = (double)T;
     const double matrices = L * 12.0 * D * D + (double)shape->Vr * D;
-    return 6.0 * matrices * tokens + 12.0 * L * tokens * tokens * D;
+    return (gidd_model_flops){
+        .sequence = 6.0 * matrices * tokens + 12.0 * L * tokens * tokens * D,
+        .head_row = 6.0 * (double)shape->Vr * D,
+    };
 }
 
 /* ---- Life ------------------------------------------------------------------------------------ */

@@ -71,9 +71,26 @@ void gidd_model_destroy(gidd_model *model);
 gidd_status gidd_model_plan(const gidd_model_args *args, gidd_plan_line *lines, int64_t capacity,
                             int64_t *count_p);
 
-/* FLOPs (multiply and add count 2) of one sequence of T tokens, forward and backward, of the matrix
- * products on the token path and attention: 6 * (matrix parameters) * T + 12 L T^2 D. Local. */
-double gidd_model_flops_per_sequence(const gidd_model_shape *shape, int64_t T);
+/* FLOPs (multiply and add count 2) of the matrix products on the token path and of attention, forward and
+ * backward. `sequence` is what the model asks for, 6 * (matrix parameters) * T + 12 L T^2 D for T tokens: the
+ * figure to divide by time when systems are compared. What is executed is less by head_row for every row that
+ * does not pass the output matrix, and more by `recompute`. */
+typedef struct gidd_model_flops {
+    double sequence;
+    double head_row;  /* of `sequence`: one row's share of the output matrix                          */
+    double recompute; /* of a sequence, beyond `sequence`: forward work that backward does once more */
+} gidd_model_flops;
+
+/* Local. */
+gidd_model_flops gidd_model_flops_of(const gidd_model_shape *shape, int64_t T);
+
+/* FLOPs executed for `sequences` sequences of which `head_rows` rows pass the output matrix. Local. */
+static inline double gidd_model_flops_executed(const gidd_model_flops *flops, double sequences, int64_t T,
+                                               double head_rows)
+{
+    const double left_out = sequences * (double)T - head_rows;
+    return sequences * (flops->sequence + flops->recompute) - left_out * flops->head_row;
+}
 
 /* Fills the masters with initial values (SPEC section 3) and refreshes the E copy. Local. */
 gidd_status gidd_model_init_params(gidd_model *model, uint64_t seed);
@@ -97,6 +114,9 @@ typedef struct gidd_head_args {
     void (*chunk_done)(void *context); /* called between chunks (progress of communication); may be NULL */
     void          *context;
 } gidd_head_args;
+
+/* Rows of logits that a head computes for the loaded batch: all, or the listed ones and what rounds them up. Local. */
+int64_t gidd_model_head_rows(const gidd_model *model, int skip_clean);
 
 /* Final norm, output matrix and loss over all positions (or the listed ones), once after each forward;
  * adds to model->sums and writes model->terms of those positions (both on the device). Local. */

@@ -164,6 +164,13 @@ static int64_t rounded_rows(const gidd_model *model, int64_t first, int64_t rows
     return rounded < all - first ? rounded : all - first;
 }
 
+int64_t gidd_model_head_rows(const gidd_model *model, int skip_clean)
+{
+    const int64_t all = model->batch.B * model->batch.T, listed = model->batch.row_count;
+    const int64_t full = listed / model->head_rows * model->head_rows;
+    return skip_clean ? full + (full < listed ? rounded_rows(model, full, listed - full) : 0) : all;
+}
+
 static gidd_status zero_rows(gidd_model *model, void *buffer, int64_t cols, int64_t first, int64_t end)
 {
     size_t row = gidd_dtype_bytes(model->device->dtype) * (size_t)cols;

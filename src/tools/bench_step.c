@@ -35,6 +35,8 @@ typedef struct step_work {
     double *part_seconds[PART_COUNT]; /* [profiled] each; parts of one allocation */
     gidd_bench_count counts[GIDD_BENCH_PARTS]; /* of the last step */
     double loss;                               /* of the last step, nats a token, on this rank */
+    int skips_clean;                           /* as the configuration has it before any evaluation */
+    double *executed;                          /* [plan.total + profiled] FLOPs over all ranks */
 } step_work;
 
 /* ---- Set-up ---------------------------------------------------------------------------------- */
@@ -78,7 +80,7 @@ static gidd_status open_prefetch(const gidd_bench *bench, step_work *w)
 static gidd_status allocate_times(step_work *w)
 {
     double *seconds =
-        calloc((size_t)(2 * w->plan.total + (PART_COUNT + 1) * w->profiled), sizeof *seconds);
+        calloc((size_t)(3 * w->plan.total + (PART_COUNT + 2) * w->profiled), sizeof *seconds);
     if (seconds == NULL) {
         return gidd_fail(GIDD_ERR_NOMEM, "no memory for the times");
     }
@@ -87,6 +89,7 @@ static gidd_status allocate_times(step_work *w)
         w->part_seconds[i] = seconds + w->plan.total + (i + 1) * w->profiled;
     }
     w->cpu_seconds = seconds + w->plan.total + (PART_COUNT + 1) * w->profiled;
+    w->executed = w->cpu_seconds + w->plan.total;
     return GIDD_OK;
 }
 
@@ -112,10 +115,25 @@ static gidd_status prepare(gidd_bench *bench, step_work *w)
 
 /* ---- Measuring ------------------------------------------------------------------------------- */
 
+static gidd_status count_executed(step_work *w, int64_t index, const gidd_report *report)
+{
+    const gidd_config *config = w->worker.config;
+    const gidd_model_flops flops =
+        gidd_model_flops_of(&w->worker.params.shape, config->model.context);
+    int64_t head_rows = report->head_rows;
+    GIDD_TRY(gidd_comm_allreduce_int64(w->worker.world, &head_rows, 1, GIDD_COMM_SUM));
+    w->executed[index] =
+        gidd_model_flops_executed(&flops, (double)config->training.global_batch,
+                                  config->model.context, (double)head_rows);
+    return GIDD_OK;
+}
+
 static gidd_status run_step(step_work *w, int64_t index, gidd_report *report)
 {
     const gidd_order order = {
-        .step = index, .lr = w->worker.config->optimizer.lr, .actions = GIDD_ACT_TRAIN};
+        .step = index,
+        .lr = w->worker.config->optimizer.lr,
+        .actions = GIDD_ACT_TRAIN | (w->skips_clean ? (uint32_t)GIDD_ACT_SKIP_CLEAN : 0)};
     GIDD_TRY(gidd_comm_barrier(w->worker.world));
     GIDD_TRY(gidd_step_run(&w->worker.step, &order, report));
     if (report->skipped) {
@@ -124,7 +142,7 @@ static gidd_status run_step(step_work *w, int64_t index, gidd_report *report)
     }
     w->seconds[index] = (double)report->step_ns * 1e-9;
     w->loss = report->train.loss / report->train.positions;
-    return GIDD_OK;
+    return count_executed(w, index, report);
 }
 
 static gidd_status run_profiled_step(step_work *w, int64_t at)
@@ -177,8 +195,15 @@ static void report_model(const gidd_bench *bench, const step_work *w)
     gidd_bench_report_count(r, "parameters", w->worker.params.count);
     gidd_bench_report_count(r, "global_batch", bench->config->training.global_batch);
     gidd_bench_report_count(r, "micro_batch", w->worker.micro_batch);
+    gidd_bench_report_text(r, "clean_rows", w->skips_clean ? "left out of the head" : "computed");
     gidd_bench_report_number(r, "gflop_per_token",
-                             gidd_model_flops_per_sequence(s, s->T) / (double)s->T * 1e-9);
+                             gidd_model_flops_of(s, s->T).sequence / (double)s->T * 1e-9);
+}
+
+// Of the timed steps; without clean rows it differs from step to step.
+static double median_executed(const step_work *w)
+{
+    return gidd_bench_spread_of(w->executed + w->plan.warmup, w->plan.repeats).median;
 }
 
 typedef struct part_time {
@@ -241,7 +266,8 @@ static gidd_status report(gidd_bench *bench, step_work *w)
 {
     const gidd_model_shape *s = &w->worker.params.shape;
     double G = (double)bench->config->training.global_batch;
-    double gflop = gidd_model_flops_per_sequence(s, s->T) * G * 1e-9;
+    double gflop = gidd_model_flops_of(s, s->T).sequence * G * 1e-9;
+    double executed_gflop = median_executed(w) * 1e-9;
     GIDD_TRY(gidd_bench_slowest(w->worker.world, w->seconds, w->plan.total + w->profiled));
     gidd_bench_spread seconds = gidd_bench_spread_of(w->seconds + w->plan.warmup, w->plan.repeats);
     gidd_bench_spread cpu = gidd_bench_spread_of(w->cpu_seconds + w->plan.warmup, w->plan.repeats);
@@ -255,6 +281,8 @@ static gidd_status report(gidd_bench *bench, step_work *w)
     gidd_bench_report_spread(bench->report, "tokens_per_s",
                              gidd_bench_spread_rate(seconds, G * (double)s->T));
     gidd_bench_report_spread(bench->report, "gflop_per_s", gidd_bench_spread_rate(seconds, gflop));
+    gidd_bench_report_spread(bench->report, "executed_gflop_per_s",
+                             gidd_bench_spread_rate(seconds, executed_gflop));
     report_parts(bench, w, profiled.median);
     return GIDD_OK;
 }
@@ -263,6 +291,9 @@ static gidd_status measure(gidd_bench *bench, step_work *w)
 {
     w->plan = gidd_bench_plan_of(bench);
     w->profiled = w->plan.repeats / 2 + 1;
+    gidd_skip_guard guard;
+    gidd_skip_guard_init(&guard, bench->config);
+    w->skips_clean = gidd_skip_guard_skips(&guard, 0);
     GIDD_TRY(prepare(bench, w));
     GIDD_TRY(gidd_bench_survive(bench->comms->world, run_steps(w)));
     return report(bench, w);

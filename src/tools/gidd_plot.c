@@ -29,6 +29,7 @@ typedef struct series {
 
 typedef struct plot {
     series train, valid;
+    int    noised_only;  /* some training steps left out rows whose token was not noised */
     char   source[4096]; /* metrics.jsonl */
     char   title[256];
 } plot;
@@ -108,6 +109,9 @@ static gidd_status add_line(plot *p, const char *key, const char *line, size_t b
     const json_t *train = json_object_get(object, key), *valid = json_object_get(object, valid_key);
     double        x = (double)json_integer_value(step);
     gidd_status   status = GIDD_OK;
+    if (train == NULL && strcmp(key, "elbo") == 0 && (train = json_object_get(object, "elbo_noised")) != NULL) {
+        p->noised_only = 1;
+    }
     if (json_is_number(train)) { // a value that was not finite is null: a gap
         status = add_point(&p->train, x, json_number_value(train));
     }
@@ -263,7 +267,8 @@ static void draw_series(FILE *stream, const series *s, const axis *x, const axis
 static void draw_legend(FILE *stream, const plot *p)
 {
     const series *shown[] = {&p->train, &p->valid};
-    const char   *names[] = {"training", "validation"}, *classes[] = {"train", "valid"};
+    const char   *names[] = {p->noised_only ? "training, noised tokens" : "training", "validation"};
+    const char   *classes[] = {"train", "valid"};
     int           top = TOP + 14;
     for (int i = 0; i < 2; i++) {
         if (shown[i]->count > 0) {

@@ -72,7 +72,6 @@ static gidd_status open_model(gidd_worker *worker)
         .optimizer = worker->optimizer,
         .micro_batches = (rows + worker->micro_batch - 1) / worker->micro_batch,
         .scale = 1.0f / (float)(config->training.global_batch * config->model.context),
-        .skip_clean = gidd_resolve_skips_clean(config),
     };
     return GIDD_OK;
 }

@@ -12,6 +12,7 @@ typedef struct dry_plan {
     gidd_params    params;
     gidd_plan_line lines[PLAN_LINES];
     int64_t        line_count, rows, micro;
+    double         noised_share;
     int32_t        base_ids;
     int            has_data;
 } dry_plan;
@@ -50,11 +51,48 @@ static gidd_status plan_memory(const gidd_config *config, dry_plan *plan)
     return status;
 }
 
+// Share of the positions whose token is noised, on average over times.
+static gidd_status noised_share(const gidd_config *config, int32_t base_ids, double *share_p)
+{
+    enum { POINTS = 4096 };
+    gidd_vocab         vocab = gidd_vocab_of(base_ids);
+    gidd_schedule_args args = gidd_resolve_schedule(config, &vocab);
+    gidd_schedule      schedule;
+    double             clean = 0;
+    GIDD_TRY(gidd_schedule_init(&schedule, &args));
+    for (int i = 0; i < POINTS; i++) {
+        double        t = args.t_eps + (1 - 2 * args.t_eps) * (i + 0.5) / POINTS;
+        gidd_marginal at = gidd_schedule_marginal(&schedule, t);
+        clean += (at.alpha + at.beta_other) / POINTS;
+    }
+    *share_p = 1 - clean;
+    return GIDD_OK;
+}
+
+static void print_work(const gidd_config *config, const dry_plan *plan)
+{
+    int64_t          G = config->training.global_batch, T = config->model.context;
+    double           sequences = (double)G, tokens = sequences * (double)T, steps = (double)config->training.steps;
+    gidd_model_flops flops = gidd_model_flops_of(&plan->params.shape, T);
+    gidd_skip_guard  guard;
+    gidd_skip_guard_init(&guard, config);
+    int    skips = gidd_skip_guard_skips(&guard, 0);
+    double rows = skips ? plan->noised_share * tokens : tokens;
+    printf("work          %.4g GFLOP a token, %.4g TFLOP a step, %" PRId64 " steps, %.4g tokens, %.4g FLOP in all\n",
+           flops.sequence / (double)T * 1e-9, flops.sequence * sequences * 1e-12, config->training.steps, steps * tokens,
+           flops.sequence * sequences * steps);
+    printf("executed      %.4g TFLOP a step%s\n", gidd_model_flops_executed(&flops, sequences, T, rows) * 1e-12,
+           skips ? " on average: rows that were not noised do not pass the head" : "");
+    if (guard.guarded) {
+        printf("              (an approximation: every evaluation checks it%s)\n",
+               guard.may_end ? " and may end it" : "");
+    }
+}
+
 static void print_plan(const gidd_config *config, int ranks, const dry_plan *plan)
 {
     const double gib = 1073741824.0;
     double       moments = 2.0 * 4 * (double)plan->params.memory_count, total = moments;
-    double       flops = gidd_model_flops_per_sequence(&plan->params.shape, config->model.context);
     int64_t      G = config->training.global_batch, T = config->model.context;
     printf("model         D %" PRId64 ", %" PRId64 " blocks, %" PRId64 " heads, context %" PRId64 ", vocabulary %" PRId64
            " (rounded to %" PRId64 ")%s\n", plan->params.shape.D, plan->params.shape.L, plan->params.shape.H, T,
@@ -64,9 +102,7 @@ static void print_plan(const gidd_config *config, int ranks, const dry_plan *pla
     printf("batch         %" PRId64 " sequences: %d rank%s x %" PRId64 " micro-batch%s of %" PRId64 "\n", G, ranks,
            ranks == 1 ? "" : "s", (plan->rows + plan->micro - 1) / plan->micro,
            plan->rows > plan->micro ? "es" : "", plan->micro);
-    printf("work          %.4g GFLOP a token, %.4g TFLOP a step, %" PRId64 " steps, %.4g tokens, %.4g FLOP in all\n",
-           flops / (double)T * 1e-9, flops * (double)G * 1e-12, config->training.steps,
-           (double)config->training.steps * (double)G * (double)T, flops * (double)G * (double)config->training.steps);
+    print_work(config, plan);
     printf("memory of a rank\n");
     for (int64_t i = 0; i < plan->line_count; i++) {
         printf("  %-32s %10.3f GiB\n", plan->lines[i].name, (double)plan->lines[i].bytes / gib);
@@ -83,6 +119,7 @@ gidd_status gidd_worker_dry_run(const gidd_config *config, int ranks)
     memset(&plan, 0, sizeof plan);
     GIDD_TRY(find_vocabulary(config, &plan));
     GIDD_TRY(gidd_resolve_split(config, ranks, &plan.rows, &plan.micro));
+    GIDD_TRY(noised_share(config, plan.base_ids, &plan.noised_share));
     gidd_model_shape shape = gidd_resolve_shape(config, plan.base_ids);
     GIDD_TRY(gidd_params_init(&plan.params, &shape, (size_t)(config->comm.bucket_mib * 1048576), ranks));
     gidd_status status = plan_memory(config, &plan);

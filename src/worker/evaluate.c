@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "worker/evaluate.h"
 
-#include <math.h>
-
 static void count_tokens(const gidd_batch *batch, int64_t rows, int64_t *histogram)
 {
     for (int64_t p = 0; p < rows * batch->T; p++) {
@@ -36,20 +34,4 @@ gidd_status gidd_evaluate(const gidd_evaluate_args *args, gidd_loss_sums *sums)
         }
     }
     return gidd_model_read_sums(args->model, sums);
-}
-
-void gidd_loss_sums_add(gidd_loss_sums *total, const gidd_loss_sums *part)
-{
-    total->loss += part->loss;
-    total->positions += part->positions;
-    total->elbo += part->elbo;
-    total->tokens += part->tokens;
-    total->w_kl += part->w_kl;
-    total->w_is += part->w_is;
-    total->w += part->w;
-    total->clean_loss += part->clean_loss;
-    total->clean_elbo += part->clean_elbo;
-    total->noised_tokens += part->noised_tokens;
-    total->min_log_px = fmin(total->min_log_px, part->min_log_px);
-    total->nonfinite += part->nonfinite;
 }

@@ -25,7 +25,4 @@ typedef struct gidd_evaluate_args {
 /* Sums of this rank's share into *sums (added up over ranks by the caller). Local. */
 gidd_status gidd_evaluate(const gidd_evaluate_args *args, gidd_loss_sums *sums);
 
-/* Adds `part` to `total` (min for min_log_px). Local. */
-void gidd_loss_sums_add(gidd_loss_sums *total, const gidd_loss_sums *part);
-
 #endif

@@ -72,14 +72,6 @@ gidd_status gidd_resolve_split(const gidd_config *config, int ranks, int64_t *ro
     return GIDD_OK;
 }
 
-// MDLM gives clean rows weight exactly 0, so leaving them out changes nothing. With GIDD at p_u = 0 it is an
-// approximation, and only on request.
-int gidd_resolve_skips_clean(const gidd_config *config)
-{
-    return config->loss.skip_clean_rows == GIDD_CONFIG_SKIP_ON ||
-           (config->loss.skip_clean_rows == GIDD_CONFIG_SKIP_AUTO && config->diffusion.process == GIDD_CONFIG_MDLM);
-}
-
 gidd_status gidd_resolve_device(const gidd_config *config, int node_rank, int node_size, gidd_device **device_p)
 {
     const char      *kind = config->device.kind;

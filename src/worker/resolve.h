@@ -25,9 +25,6 @@ gidd_schedule_args gidd_resolve_schedule(const gidd_config *config, const gidd_v
  * text lists the numbers of ranks that do. Local. */
 gidd_status gidd_resolve_split(const gidd_config *config, int ranks, int64_t *rows_p, int64_t *micro_p);
 
-/* Whether clean rows are left out of head and loss. Local. */
-int gidd_resolve_skips_clean(const gidd_config *config);
-
 /* Opens the device that a configuration names: "auto" and "cuda" take the node's `node_rank`-th GPU, "auto" the
  * CPU where there is none; threads are the rank's share of `node_size`. *device_p is the caller's. Local. */
 gidd_status gidd_resolve_device(const gidd_config *config, int node_rank, int node_size, gidd_device **device_p);

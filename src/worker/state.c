@@ -179,15 +179,19 @@ static gidd_status read_state(gidd_worker *worker, gidd_checkpoint *checkpoint)
 
 static gidd_status take_fields(gidd_worker *worker, const gidd_checkpoint_fields *fields)
 {
-    const char *journal = gidd_checkpoint_text_find(fields->texts, fields->text_count, "journal");
+    const char        *journal = gidd_checkpoint_text_find(fields->texts, fields->text_count, "journal");
+    const char        *plan = gidd_checkpoint_text_find(fields->texts, fields->text_count, "plan");
+    gidd_journal_mark *mark = &worker->resume_mark.journal;
     worker->resumed = 1;
     worker->first_step = fields->step;
     worker->step.skipped_in_row = fields->skipped_in_row;
-    worker->resume_mark.metrics_bytes = fields->metrics_bytes;
-    if (journal == NULL || strlen(journal) >= sizeof worker->resume_mark.state) {
+    mark->metrics_bytes = fields->metrics_bytes;
+    if (journal == NULL || strlen(journal) >= sizeof mark->state) {
         return gidd_fail(GIDD_ERR_CORRUPT, "the checkpoint does not say how its journal stood");
     }
-    (void)snprintf(worker->resume_mark.state, sizeof worker->resume_mark.state, "%s", journal);
+    (void)snprintf(mark->state, sizeof mark->state, "%s", journal);
+    // checkpoints before the text was there had decided nothing
+    (void)snprintf(worker->resume_mark.plan, sizeof worker->resume_mark.plan, "%s", plan != NULL ? plan : "");
     return GIDD_OK;
 }
 
@@ -313,24 +317,28 @@ gidd_status gidd_worker_checkpoint_begin(gidd_worker *worker)
     return GIDD_OK;
 }
 
-// What only the coordinator's journal knows, added before the manifest is written.
-static gidd_status complete_fields(gidd_worker *worker, const gidd_journal_mark *mark)
+// What only the coordinator knows, added before the manifest is written.
+static gidd_status complete_fields(gidd_worker *worker, const gidd_coordinator_mark *mark)
 {
     if (!worker->is_coordinator) {
         return GIDD_OK;
     }
     GIDD_TRY(gidd_journal_flush(gidd_coordinator_journal(worker->coordinator)));
-    return gidd_checkpoint_amend(worker->writer, &(gidd_checkpoint_amendment){.metrics_bytes = mark->metrics_bytes,
-                                                                              .tokens_seen = mark->tokens_seen,
-                                                                              .skipped_total = mark->skipped_total,
-                                                                              .skipped_in_row = mark->skipped_in_row,
-                                                                              .text = {"journal", mark->state}});
+    const gidd_checkpoint_text texts[] = {{"journal", mark->journal.state}, {"plan", mark->plan}};
+    return gidd_checkpoint_amend(worker->writer,
+                                 &(gidd_checkpoint_amendment){.metrics_bytes = mark->journal.metrics_bytes,
+                                                              .tokens_seen = mark->journal.tokens_seen,
+                                                              .skipped_total = mark->journal.skipped_total,
+                                                              .skipped_in_row = mark->journal.skipped_in_row,
+                                                              .texts = texts,
+                                                              .text_count = 2});
 }
 
 gidd_status gidd_worker_checkpoint_advance(gidd_worker *worker)
 {
     gidd_watch_point(worker->watch, GIDD_WATCH_CHECKPOINT, worker->completed, "checkpoint stage");
-    const gidd_journal_mark *mark = worker->is_coordinator ? gidd_coordinator_checkpoint_mark(worker->coordinator) : NULL;
+    const gidd_coordinator_mark *mark =
+        worker->is_coordinator ? gidd_coordinator_checkpoint_mark(worker->coordinator) : NULL;
     GIDD_TRY(gidd_comm_agree(worker->world, complete_fields(worker, mark)));
     int64_t     before = gidd_checkpoint_committed_step(worker->writer);
     gidd_status status = gidd_checkpoint_advance(worker->writer);
@@ -348,10 +356,10 @@ gidd_status gidd_worker_checkpoint_advance(gidd_worker *worker)
 
 gidd_status gidd_worker_checkpoint_final(gidd_worker *worker)
 {
-    gidd_journal_mark mark;
+    gidd_coordinator_mark mark;
     memset(&mark, 0, sizeof mark);
     while (gidd_checkpoint_writer_state(worker->writer) != GIDD_CHECKPOINT_IDLE) {
-        const gidd_journal_mark *pending =
+        const gidd_coordinator_mark *pending =
             worker->is_coordinator ? gidd_coordinator_checkpoint_mark(worker->coordinator) : NULL;
         GIDD_TRY(gidd_comm_agree(worker->world, complete_fields(worker, pending)));
         gidd_status status = gidd_checkpoint_finish(worker->writer);

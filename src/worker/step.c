@@ -30,19 +30,20 @@ static void post_buckets(void *context, int32_t group)
     poll_reduction(c);
 }
 
-static gidd_status run_micro_batch(gidd_step_context *c, int64_t index)
+static gidd_status run_micro_batch(gidd_step_context *c, int64_t index, int skip_clean, gidd_report *report)
 {
     const gidd_batch *batch = NULL;
     int               last = index + 1 == c->micro_batches;
     gidd_fault_point("fetch");
     GIDD_TRY(gidd_prefetch_next(c->prefetch, &batch));
     GIDD_TRY(gidd_model_load(c->model, batch));
+    report->head_rows += gidd_model_head_rows(c->model, skip_clean);
     gidd_fault_point("forward");
     GIDD_TRY(gidd_model_forward(c->model));
     GIDD_TRY(gidd_model_head(c->model, &(gidd_head_args){.mode = GIDD_LOSS_TRAIN,
                                                          .scale = c->scale,
                                                          .accumulate = index > 0,
-                                                         .skip_clean = c->skip_clean,
+                                                         .skip_clean = skip_clean,
                                                          .chunk_done = poll_reduction,
                                                          .context = c}));
     if (index == 0 && c->protocol != NULL) {
@@ -65,7 +66,7 @@ gidd_status gidd_step_run(gidd_step_context *c, const gidd_order *order, gidd_re
     GIDD_TRY(gidd_model_zero_sums(c->model));
     for (int64_t i = 0; i < c->micro_batches; i++) {
         gidd_watch_point(c->watch, GIDD_WATCH_STEP, order->step, "micro-batch");
-        GIDD_TRY(run_micro_batch(c, i));
+        GIDD_TRY(run_micro_batch(c, i, (order->actions & GIDD_ACT_SKIP_CLEAN) != 0, report));
     }
     gidd_fault_point("reduce");
     if (gidd_fault_nan("gradient")) {

@@ -22,7 +22,6 @@ typedef struct gidd_step_context {
     gidd_watch     *watch;    /* may be NULL */
     int64_t         micro_batches; /* of a step on this rank */
     float           scale;         /* 1/(G*T) */
-    int             skip_clean;
     int64_t         skipped_in_row; /* carried from step to step, and in the checkpoint */
     /* private to step.c */
     int64_t         next_bucket;

@@ -109,15 +109,13 @@ static gidd_status open_coordinator(gidd_worker *worker)
     GIDD_TRY(gidd_comm_allreduce_int64(worker->world, &seen, 1, GIDD_COMM_MAX));
     gidd_status local = GIDD_OK;
     if (worker->is_coordinator) {
-        double flops = gidd_model_flops_per_sequence(&worker->params.shape, worker->config->model.context) /
-                       (double)worker->config->model.context;
         local = gidd_coordinator_open(
             &(gidd_coordinator_args){.journal = {.config = worker->config,
-                                                 .resume = worker->resumed ? &worker->resume_mark : NULL,
                                                  .first_step = worker->first_step,
                                                  .context = worker->config->model.context,
-                                                 .flops_per_token = flops,
-                                                 .skips_clean = gidd_resolve_skips_clean(worker->config)},
+                                                 .flops = gidd_model_flops_of(&worker->params.shape,
+                                                                              worker->config->model.context)},
+                                     .resume = worker->resumed ? &worker->resume_mark : NULL,
                                      .ranks = gidd_comm_size(worker->world),
                                      .signals = (uint32_t)seen},
             &worker->coordinator);

@@ -69,7 +69,7 @@ typedef struct gidd_worker {
     int64_t                 first_step;     /* steps completed at start */
     int64_t                 completed;      /* steps completed          */
     int                     resumed;
-    gidd_journal_mark       resume_mark;
+    gidd_coordinator_mark   resume_mark;
     char                    device_text[256];
     char                   *config_text;    /* owned */
 } gidd_worker;

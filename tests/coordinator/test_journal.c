@@ -57,7 +57,7 @@ static gidd_journal *open_journal(const gidd_journal_mark *resume, int64_t first
 {
     gidd_journal *journal = NULL;
     cr_assert_eq(gidd_journal_open(&(gidd_journal_args){.config = &config, .resume = resume, .first_step = first,
-                                                        .context = 32, .flops_per_token = 1},
+                                                        .context = 32, .flops = {.sequence = 32}},
                                    &journal),
                  GIDD_OK, "%s", gidd_error_last()->text);
     return journal;
@@ -130,4 +130,48 @@ Test(journal, a_line_holds_the_means_of_its_window)
     (void)snprintf(expected, sizeof expected, "{\"step\":4,\"loss\":%.9g,", (20.0 / 7 + 4.0 / 3) / 512);
     cr_assert_eq(strncmp(text, expected, strlen(expected)), 0, "%s\n%s", text, expected);
     free(text);
+}
+
+// One step without clean rows, and the window has no ELBO: what it has is the noised rows' part of all its steps.
+Test(journal, a_window_with_a_step_without_clean_rows_says_elbo_noised)
+{
+    size_t        bytes = 0;
+    gidd_journal *journal = open_journal(NULL, 0);
+    for (int64_t step = 0; step < 12; step++) { // windows of 4: all without clean rows, one step, none
+        const int   skips = step < 5;
+        gidd_report report;
+        gidd_order  order = {.step = step, .actions = GIDD_ACT_TRAIN | (skips ? GIDD_ACT_SKIP_CLEAN : 0)};
+        memset(&report, 0, sizeof report);
+        report.train = (gidd_loss_sums){.loss = 1, .positions = 1, .tokens = 1, .elbo = skips ? 2 : 3,
+                                        .clean_elbo = skips ? 0 : 1};
+        cr_assert_eq(gidd_journal_step(journal, &report, 1, step, &order), GIDD_OK);
+    }
+    cr_assert_eq(gidd_journal_close(journal), GIDD_OK);
+    char *text = read_file("metrics.jsonl", &bytes), *line = strtok(text, "\n");
+    for (int window = 0; window < 3; window++, line = strtok(NULL, "\n")) {
+        cr_assert_eq(strstr(line, "\"elbo_noised\":2,") != NULL, window < 2, "%s", line);
+        cr_assert_eq(strstr(line, "\"elbo\":3,") != NULL, window == 2, "%s", line);
+        cr_assert_eq(strstr(line, "\"ppl\"") != NULL, window == 2, "%s", line);
+    }
+    free(text);
+}
+
+// The first version's checkpoints knew 14 sums; the later ones start at 0.
+Test(journal, an_older_checkpoints_state_is_taken)
+{
+    gidd_journal_mark mark;
+    gidd_journal     *journal = open_journal(NULL, 0);
+    add_steps(journal, 0, 14);
+    gidd_journal_get_mark(journal, &mark);
+    cr_assert_eq(gidd_journal_close(journal), GIDD_OK);
+    char *end = mark.state;
+    for (int i = 0; i < 14; i++) {
+        (void)strtod(end, &end);
+    }
+    *end = '\0';
+    journal = open_journal(&mark, 14);
+    cr_assert_eq(gidd_journal_close(journal), GIDD_OK);
+    *strrchr(mark.state, ' ') = '\0';
+    gidd_journal_args args = {.config = &config, .resume = &mark, .first_step = 14, .context = 32};
+    cr_assert_eq(gidd_journal_open(&args, &journal), GIDD_ERR_CORRUPT);
 }

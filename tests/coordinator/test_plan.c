@@ -16,6 +16,7 @@ static void configure(int64_t steps)
     config.optimizer.warmup_steps = 2;
     config.checkpoint.every_steps = 0;
     config.eval.every_steps = 0;
+    config.loss.skip_clean_rows = GIDD_CONFIG_SKIP_OFF;
 }
 
 static gidd_order order_for(gidd_plan *plan, int64_t step, gidd_plan_moment moment)

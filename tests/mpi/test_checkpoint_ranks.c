@@ -256,6 +256,7 @@ static void late_facts_reach_the_manifest(mpi_test *t)
 {
     fixture f;
     gidd_checkpoint *checkpoint = NULL;
+    const gidd_checkpoint_text late_text = {"journal", "late"};
     setup(t, &f, BACKGROUND);
     begin(t, &f, 3, WHOLE);
     if (t->rank == 0) {
@@ -264,7 +265,8 @@ static void late_facts_reach_the_manifest(mpi_test *t)
                                                                   .tokens_seen = 5,
                                                                   .skipped_total = 6,
                                                                   .skipped_in_row = 1,
-                                                                  .text = {"journal", "late"}}));
+                                                                  .texts = &late_text,
+                                                                  .text_count = 1}));
     }
     MPI_TEST_OK(t, gidd_checkpoint_finish(f.writer));
     MPI_TEST_OK(t, restore(t, &f, &checkpoint));

@@ -50,6 +50,12 @@ printf '{"step":7,"elbo":3}\n' >one.jsonl
 expect_code 0 "1 training and 0 validation points" one.jsonl --output one.svg
 grep -qiE 'nan|inf' one.svg && complain "one point alone makes no numbers"
 
+# a step that left clean rows out has no elbo: its part is drawn, and named
+printf '{"step":0,"elbo_noised":4}\n{"step":100,"elbo":2}\n' >noised.jsonl
+expect_code 0 "2 training and 0 validation points" noised.jsonl --output noised.svg
+grep -q 'training, noised tokens' noised.svg || complain "a part of the ELBO is drawn as the ELBO"
+grep -q 'noised' one.svg && complain "the ELBO is named as a part of it"
+
 expect_code 64 "which run?"
 expect_code 64 "loss or elbo" one.jsonl --key accuracy
 expect_code 64 "one run at a time" one.jsonl two.jsonl
