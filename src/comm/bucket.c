@@ -7,93 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- planning ---------------------------------------------------------------------------------
- */
-
-// Closes a bucket over flat elements [first, first + count) behind what is planned so far.
-static gidd_status append_bucket(gidd_bucket_plan *plan, int64_t first, int64_t count)
-{
-    int64_t unit = (int64_t)plan->ranks * GIDD_BUCKET_ALIGN;
-    int64_t piece = (count + unit - 1) / unit * GIDD_BUCKET_ALIGN;
-    if (piece > INT_MAX) {
-        return gidd_fail(GIDD_ERR_UNSUPPORTED,
-                         "a bucket piece of %lld elements is above MPI's limit of %d",
-                         (long long)piece, INT_MAX);
-    }
-    plan->ranges[plan->count++] = (gidd_bucket_range){
-        .first = first, .count = count, .memory = plan->memory_elements, .piece = piece};
-    plan->elements = first + count;
-    plan->memory_elements += piece * plan->ranks;
-    return GIDD_OK;
-}
-
-gidd_status gidd_bucket_plan_init(gidd_bucket_plan *plan, const int64_t *tensor_elements,
-                                  int64_t tensors, size_t bucket_bytes, int ranks)
-{
-    GIDD_ASSERT(tensors >= 1 && ranks >= 1);
-    int64_t limit = (int64_t)(bucket_bytes / sizeof(float));
-    int64_t first = 0, count = 0;
-    *plan = (gidd_bucket_plan){.ranks = ranks};
-    plan->ranges = calloc((size_t)tensors, sizeof *plan->ranges); // never more buckets than tensors
-    if (plan->ranges == NULL) {
-        return gidd_fail(GIDD_ERR_NOMEM, "out of memory for %lld buckets", (long long)tensors);
-    }
-    gidd_status status = GIDD_OK;
-    for (int64_t i = 0; i < tensors; i++) {
-        GIDD_ASSERT(tensor_elements[i] >= 1);
-        if (count > 0 && count + tensor_elements[i] > limit) {
-            GIDD_TRY_GOTO(append_bucket(plan, first, count));
-            first += count;
-            count = 0;
-        }
-        count += tensor_elements[i];
-    }
-    GIDD_TRY_GOTO(append_bucket(plan, first, count));
-    return GIDD_OK;
-out:
-    gidd_bucket_plan_release(plan);
-    return status;
-}
-
-void gidd_bucket_plan_release(gidd_bucket_plan *plan)
-{
-    free(plan->ranges);
-    *plan = (gidd_bucket_plan){0};
-}
-
-int64_t gidd_bucket_of(const gidd_bucket_plan *plan, int64_t flat)
-{
-    GIDD_ASSERT(flat >= 0 && flat < plan->elements);
-    int64_t low = 0, high = plan->count - 1;
-    while (low < high) { // the last bucket that starts at or before `flat`
-        int64_t middle = (low + high + 1) / 2;
-        if (plan->ranges[middle].first <= flat) {
-            low = middle;
-        } else {
-            high = middle - 1;
-        }
-    }
-    return low;
-}
-
-int64_t gidd_bucket_memory(const gidd_bucket_plan *plan, int64_t flat)
-{
-    const gidd_bucket_range *range = &plan->ranges[gidd_bucket_of(plan, flat)];
-    return range->memory + (flat - range->first);
-}
-
-void gidd_bucket_slice(const gidd_bucket_plan *plan, int64_t index, int rank, int64_t *first_p,
-                       int64_t *count_p)
-{
-    const gidd_bucket_range *range = &plan->ranges[index];
-    int64_t start = (int64_t)rank * range->piece;
-    int64_t end = start + range->piece;
-    start = start < range->count ? start : range->count;
-    end = end < range->count ? end : range->count;
-    *first_p = range->first + start;
-    *count_p = end - start;
-}
-
 /* ---- reduction --------------------------------------------------------------------------------
  */
 
@@ -120,7 +33,7 @@ static gidd_status allocate_exchange(gidd_buckets *buckets)
 {
     const gidd_bucket_plan *plan = buckets->plan;
     size_t others = (size_t)plan->ranks - 1, count = (size_t)plan->count;
-    size_t own = (size_t)(plan->memory_elements / plan->ranks);
+    size_t own = (size_t)(plan->elements / plan->ranks);
     buckets->received = malloc(own * others * sizeof *buckets->received);
     buckets->exchanges = malloc(count * 2 * others * sizeof *buckets->exchanges);
     buckets->gathers = malloc(count * sizeof(MPI_Request));
@@ -130,6 +43,18 @@ static gidd_status allocate_exchange(gidd_buckets *buckets)
     }
     for (size_t i = 0; i < count; i++) {
         buckets->gathers[i] = MPI_REQUEST_NULL;
+    }
+    return GIDD_OK;
+}
+
+static gidd_status check_plan(const gidd_bucket_plan *plan)
+{
+    for (int64_t i = 0; i < plan->count; i++) {
+        if (plan->ranges[i].piece > INT_MAX) {
+            return gidd_fail(GIDD_ERR_UNSUPPORTED,
+                             "a bucket piece of %lld elements is above MPI's limit of %d",
+                             (long long)plan->ranges[i].piece, INT_MAX);
+        }
     }
     return GIDD_OK;
 }
@@ -144,7 +69,10 @@ gidd_status gidd_buckets_create(gidd_comm *comm, const gidd_bucket_plan *plan, f
         status = gidd_fail(GIDD_ERR_NOMEM, "out of memory for the buckets");
     } else {
         *buckets = (gidd_buckets){.plan = plan, .gradients = gradients, .mode = mode};
-        status = plan->ranks > 1 ? allocate_exchange(buckets) : GIDD_OK;
+        status = check_plan(plan);
+        if (status == GIDD_OK && plan->ranks > 1) {
+            status = allocate_exchange(buckets);
+        }
     }
     GIDD_TRY_GOTO(gidd_comm_agree(comm, status));
     if (plan->ranks > 1) {
@@ -173,8 +101,7 @@ static float *received_from(const gidd_buckets *buckets, int64_t index, int hop)
 {
     const gidd_bucket_range *range = &buckets->plan->ranges[index];
     int64_t others = buckets->plan->ranks - 1;
-    return buckets->received + range->memory / buckets->plan->ranks * others +
-           (hop - 1) * range->piece;
+    return buckets->received + range->at / buckets->plan->ranks * others + (hop - 1) * range->piece;
 }
 
 static MPI_Request *exchange_of(const gidd_buckets *buckets, int64_t index)
@@ -200,7 +127,7 @@ gidd_status gidd_bucket_post(gidd_buckets *buckets, int64_t index)
     }
     for (int hop = ranks - 1; hop >= 1; hop--) { // so that no rank is everybody's first
         int to = (rank + hop) % ranks;
-        const float *share = buckets->gradients + range->memory + to * range->piece;
+        const float *share = buckets->gradients + range->at + to * range->piece;
         GIDD_TRY_MPI(
             MPI_Isend(share, (int)range->piece, MPI_FLOAT, to, 0, buckets->comm->mpi, request++));
     }
@@ -235,7 +162,7 @@ static gidd_status finish_bucket(gidd_buckets *buckets)
 {
     int64_t index = buckets->finished++;
     const gidd_bucket_range *range = &buckets->plan->ranges[index];
-    float *memory = buckets->gradients + range->memory;
+    float *memory = buckets->gradients + range->at;
     add_shares(memory + buckets->comm->rank * range->piece, buckets, index);
     if (buckets->mode == GIDD_BUCKET_PIECE) {
         return GIDD_OK;
@@ -284,20 +211,27 @@ gidd_status gidd_bucket_wait_all(gidd_buckets *buckets)
 gidd_status gidd_bucket_gather(gidd_buckets *buckets, void *values, size_t element_bytes)
 {
     const gidd_bucket_plan *plan = buckets->plan;
-    MPI_Datatype element = MPI_DATATYPE_NULL;
+    GIDD_ASSERT(buckets->posted == 0 && (element_bytes == 2 || element_bytes == 4));
     if (plan->ranks == 1) {
         return GIDD_OK;
     }
-    GIDD_ASSERT(buckets->posted == 0);
-    GIDD_TRY_MPI(MPI_Type_contiguous((int)element_bytes, MPI_BYTE, &element));
-    GIDD_TRY_MPI(MPI_Type_commit(&element));
     for (int64_t i = 0; i < plan->count; i++) {
         const gidd_bucket_range *range = &plan->ranges[i];
-        GIDD_TRY_MPI(MPI_Iallgather(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL,
-                                    (char *)values + (size_t)range->memory * element_bytes,
-                                    (int)range->piece, element, buckets->comm->mpi,
-                                    &buckets->gathers[i]));
+        GIDD_TRY_MPI(MPI_Iallgather(
+            MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, (char *)values + (size_t)range->at * element_bytes,
+            (int)range->piece, element_bytes == 2 ? MPI_UINT16_T : MPI_FLOAT, buckets->comm->mpi,
+            &buckets->gathers[i]));
     }
-    GIDD_TRY_MPI(MPI_Waitall((int)plan->count, buckets->gathers, MPI_STATUSES_IGNORE));
-    return GIDD_MPI(MPI_Type_free(&element));
+    return GIDD_MPI(MPI_Waitall((int)plan->count, buckets->gathers, MPI_STATUSES_IGNORE));
+}
+
+gidd_status gidd_bucket_merge(gidd_buckets *buckets, void *words, int64_t count)
+{
+    enum { AT_ONCE = 1 << 28 };
+    for (int64_t at = 0; buckets->plan->ranks > 1 && at < count; at += AT_ONCE) {
+        int64_t some = count - at < AT_ONCE ? count - at : AT_ONCE;
+        GIDD_TRY_MPI(MPI_Allreduce(MPI_IN_PLACE, (uint32_t *)words + at, (int)some, MPI_UINT32_T,
+                                   MPI_BOR, buckets->comm->mpi));
+    }
+    return GIDD_OK;
 }

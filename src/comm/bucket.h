@@ -2,12 +2,9 @@
  *
  * Gradient reduction in buckets, overlapped with the backward pass.
  *
- * The flat order lists all parameters in the order in which backward completes their gradients.
- * Buckets are consecutive ranges of it, cut between tensors. In memory each bucket is padded so
- * that it splits into one equal piece per rank; rank r owns piece r of every bucket.
+ * Gradients lie in memory in the order in which backward completes them, cut into buckets; each bucket
+ * is one equal piece per rank (model/params.h pads it so), and rank r owns piece r of every bucket:
  *
- *   flat      | t0 | t1 |   t2   | t3 |      t4      |          elements, no padding, rank-free
- *   buckets   |---- bucket 0 ----|----- bucket 1 ----|
  *   memory    |p0 p0 |p1 p1 |p2 ~|p0 p0|p1 p1 |p2 ~~~|          3 ranks; ~ padding, kept at zero
  *
  * A bucket is reduced as reduce-scatter (each rank gets the sum of its piece), then all-gather of
@@ -25,41 +22,16 @@
 #include "comm/comm.h"
 
 typedef struct gidd_bucket_range {
-    int64_t first;  /* first element in flat order */
-    int64_t count;  /* elements, without padding */
-    int64_t memory; /* element offset in padded memory; a multiple of GIDD_BUCKET_ALIGN */
-    int64_t piece;  /* elements of one rank's piece, a multiple of GIDD_BUCKET_ALIGN; padded size of
-                       the bucket = ranks * piece */
+    int64_t at;    /* first element */
+    int64_t piece; /* elements of one rank's piece; the bucket has ranks * piece */
 } gidd_bucket_range;
 
-/* Pieces start on multiples of this many elements: 256 bytes in fp32, 128 in bf16. */
-#define GIDD_BUCKET_ALIGN 64
-
 typedef struct gidd_bucket_plan {
-    gidd_bucket_range *ranges; /* [count] owned */
-    int64_t count;             /* buckets */
-    int64_t elements;          /* of the flat order */
-    int64_t memory_elements;   /* of padded memory */
+    gidd_bucket_range *ranges; /* [count] back to back, in the order in which they are posted */
+    int64_t count;
+    int64_t elements; /* of all buckets together */
     int ranks;
 } gidd_bucket_plan;
-
-/* Cuts tensor_elements[tensors] (flat order, each >= 1) into buckets of at most `bucket_bytes` of
- * fp32; a larger tensor is a bucket of its own. A piece above INT_MAX elements is
- * GIDD_ERR_UNSUPPORTED. Release with gidd_bucket_plan_release. Local. */
-gidd_status gidd_bucket_plan_init(gidd_bucket_plan *plan, const int64_t *tensor_elements,
-                                  int64_t tensors, size_t bucket_bytes, int ranks);
-void gidd_bucket_plan_release(gidd_bucket_plan *plan);
-
-/* Bucket that holds flat element `flat`, and where that element lies in padded memory. Tensors
- * never straddle a bucket, so a tensor lies contiguously from its first element's place. Local. */
-int64_t gidd_bucket_of(const gidd_bucket_plan *plan, int64_t flat);
-int64_t gidd_bucket_memory(const gidd_bucket_plan *plan, int64_t flat);
-
-/* The part of bucket `index` that rank `rank` owns, without padding: flat range [*first_p, *first_p
- * + *count_p), count possibly 0. Its memory starts at ranges[index].memory + rank * piece. Local.
- */
-void gidd_bucket_slice(const gidd_bucket_plan *plan, int64_t index, int rank, int64_t *first_p,
-                       int64_t *count_p);
 
 typedef struct gidd_buckets
     gidd_buckets; /* opaque: the requests and scratch of one gradient buffer */
@@ -70,8 +42,9 @@ typedef enum gidd_bucket_mode {
 } gidd_bucket_mode;
 
 /* Takes scratch memory of (ranks - 1) / ranks of the gradients. `gradients`
- * [plan->memory_elements], padding zero; plan and gradients are borrowed until destroy. Collective
- * over `comm` (the workers), whose size is plan->ranks. */
+ * [plan->elements], padding zero; plan and gradients are borrowed until destroy. Collective
+ * over `comm` (the workers), whose size is plan->ranks. GIDD_ERR_UNSUPPORTED: a piece of
+ * more than INT_MAX elements. */
 gidd_status gidd_buckets_create(gidd_comm *comm, const gidd_bucket_plan *plan, float *gradients,
                                 gidd_bucket_mode mode, gidd_buckets **out_p);
 
@@ -89,8 +62,12 @@ gidd_status gidd_bucket_poll(gidd_buckets *buckets);
 /* Completes every bucket of the step; all of them must have been posted. Collective. */
 gidd_status gidd_bucket_wait_all(gidd_buckets *buckets);
 
-/* ZeRO-1's second half: `values` [plan->memory_elements] of `element_bytes` each; every rank has
- * updated its own pieces and gets everybody's. Blocks. Collective. */
+/* ZeRO-1's second half: `values` [plan->elements] of 2 or 4 bytes each; every rank has updated its own
+ * pieces and gets everybody's. Nothing is in flight. Blocks. Collective. */
 gidd_status gidd_bucket_gather(gidd_buckets *buckets, void *values, size_t element_bytes);
+
+/* Makes one array of parts that lie anywhere: words[count] of 4 bytes each, every word 0 on all ranks
+ * but one; every rank gets all of them, bit for bit. Nothing is in flight. Blocks. Collective. */
+gidd_status gidd_bucket_merge(gidd_buckets *buckets, void *words, int64_t count);
 
 #endif

@@ -30,6 +30,7 @@ typedef struct gidd_backend {
 
     gidd_status (*copy_in)(gidd_device *device, void *target, const void *host, size_t bytes);
     gidd_status (*copy_out)(gidd_device *device, void *host, const void *source, size_t bytes);
+    gidd_status (*copy)(gidd_device *device, void *target, const void *source, size_t bytes);
     gidd_status (*zero)(gidd_device *device, void *target, size_t bytes);
     gidd_status (*synchronize)(gidd_device *device);
 

@@ -144,6 +144,11 @@ gidd_status gidd_device_copy_out(gidd_device *device, void *host, const void *so
     return device->backend->copy_out(device, host, source, bytes);
 }
 
+gidd_status gidd_device_copy(gidd_device *device, void *target, const void *source, size_t bytes)
+{
+    return device->backend->copy(device, target, source, bytes);
+}
+
 gidd_status gidd_device_zero(gidd_device *device, void *target, size_t bytes)
 {
     return device->backend->zero(device, target, bytes);

@@ -59,6 +59,7 @@ void        gidd_device_free(gidd_device *device, void *memory, size_t bytes);
 /* Copies and fills, in stream order. copy_out returns when the bytes are there. Local. */
 gidd_status gidd_device_copy_in(gidd_device *device, void *target, const void *host, size_t bytes);
 gidd_status gidd_device_copy_out(gidd_device *device, void *host, const void *source, size_t bytes);
+gidd_status gidd_device_copy(gidd_device *device, void *target, const void *source, size_t bytes); /* within it */
 gidd_status gidd_device_zero(gidd_device *device, void *target, size_t bytes);
 
 /* Host memory for copies to and from the device: pinned on cuda, ordinary elsewhere; 256-byte aligned,

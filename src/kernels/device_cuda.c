@@ -154,8 +154,8 @@ static void host_free_cuda(gidd_device *device, void *memory)
     (void)cudaFreeHost(memory);
 }
 
-static gidd_status copy(gidd_device *device, void *target, const void *source, size_t bytes,
-                        enum cudaMemcpyKind kind)
+static gidd_status enqueue_copy(gidd_device *device, void *target, const void *source, size_t bytes,
+                                enum cudaMemcpyKind kind)
 {
     const gidd_cuda *cuda = gidd_cuda_of(device);
     if (bytes == 0) {
@@ -174,13 +174,18 @@ static gidd_status synchronize_cuda(gidd_device *device)
 
 static gidd_status copy_in_cuda(gidd_device *device, void *target, const void *host, size_t bytes)
 {
-    return copy(device, target, host, bytes, cudaMemcpyHostToDevice);
+    return enqueue_copy(device, target, host, bytes, cudaMemcpyHostToDevice);
 }
 
 static gidd_status copy_out_cuda(gidd_device *device, void *host, const void *source, size_t bytes)
 {
-    GIDD_TRY(copy(device, host, source, bytes, cudaMemcpyDeviceToHost));
+    GIDD_TRY(enqueue_copy(device, host, source, bytes, cudaMemcpyDeviceToHost));
     return synchronize_cuda(device);
+}
+
+static gidd_status copy_cuda(gidd_device *device, void *target, const void *source, size_t bytes)
+{
+    return enqueue_copy(device, target, source, bytes, cudaMemcpyDeviceToDevice);
 }
 
 static gidd_status zero_cuda(gidd_device *device, void *target, size_t bytes)
@@ -231,6 +236,7 @@ const gidd_backend gidd_backend_cuda = {
     .host_free = host_free_cuda,
     .copy_in = copy_in_cuda,
     .copy_out = copy_out_cuda,
+    .copy = copy_cuda,
     .zero = zero_cuda,
     .synchronize = synchronize_cuda,
     .workspace_bytes = workspace_cuda,

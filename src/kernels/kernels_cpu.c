@@ -78,6 +78,7 @@ const gidd_backend gidd_backend_cpu = {
     .free = gidd_host_free,
     .copy_in = gidd_host_copy,
     .copy_out = gidd_host_copy,
+    .copy = gidd_host_copy,
     .zero = gidd_host_zero,
     .synchronize = gidd_host_synchronize,
     .workspace_bytes = workspace_cpu,

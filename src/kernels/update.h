@@ -9,7 +9,7 @@
 
 #include "kernels/device.h"
 
-enum { GIDD_NORM_CHUNK = 65536 }; /* elements of one partial sum of the gradient norm */
+enum { GIDD_NORM_CHUNK = 2048 }; /* elements of one partial sum of the gradient norm */
 
 /* On the device; the worker writes the upper part before a step, the kernels the lower part. */
 typedef struct gidd_update_state {
@@ -23,13 +23,14 @@ typedef struct gidd_update_state {
     int32_t skip;        /* written: 1 when the norm is not finite; adamw then changes nothing      */
 } gidd_update_state;
 
-/* partials[i] = sum of squares (float64) of elements i*65536 ... of `grads`, one bucket without its padding;
- * the last chunk may be short. Buckets are cut independently of the number of ranks, so the sum of all
- * partials in order is the same squared norm on any number of them (another bucket size may round it
+/* partials[i] = sum of squares (float64) of the GIDD_NORM_CHUNK elements from i*GIDD_NORM_CHUNK of `grads`: one
+ * bucket, or a rank's piece of it, without its padding; the last chunk may be short. Buckets are cut
+ * independently of the number of ranks and pieces are whole chunks, so the sum of all partials in order is the
+ * same squared norm on any number of ranks, whoever computed which (another bucket size may round it
  * differently: it is part of the numerics fingerprint). */
 typedef struct gidd_grad_norm_args {
-    double      *partials; /* [ceil(count/65536)] written */
-    const float *grads;    /* [count]                     */
+    double      *partials; /* [ceil(count/GIDD_NORM_CHUNK)] written */
+    const float *grads;    /* [count]                               */
     int64_t      count;
 } gidd_grad_norm_args;
 

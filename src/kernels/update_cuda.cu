@@ -28,20 +28,22 @@ GIDD_WORKSPACE(update)(const gidd_device_limits *)
 
 // ---- norm of the gradient --------------------------------------------------------------------
 
-// Block i sums chunk i. Thread t takes elements 4t.. of each stretch of 1024, whatever their
+// Each warp sums one chunk: lane t takes elements 4t.. of each stretch of 128, whatever their
 // alignment.
 static __global__ void __launch_bounds__(THREADS)
     norm_kernel(gidd_grad_norm_args args, bool aligned)
 {
-    __shared__ double scratch[WARPS];
-    int64_t first = static_cast<int64_t>(blockIdx.x) * GIDD_NORM_CHUNK;
+    int64_t chunk = static_cast<int64_t>(blockIdx.x) * WARPS + warp_number();
+    int64_t first = chunk * GIDD_NORM_CHUNK, left = args.count - first, most = GIDD_NORM_CHUNK;
+    if (left <= 0) {
+        return; // the whole warp: chunks are a warp's
+    }
     const float *grads = args.grads + first;
-    int64_t left = args.count - first, most = GIDD_NORM_CHUNK;
     int count = static_cast<int>(left < most ? left : most);
     double sums[QUAD] = {0.0, 0.0, 0.0, 0.0};
-    int at = static_cast<int>(threadIdx.x) * QUAD;
+    int at = lane_number() * QUAD;
 #pragma unroll 4
-    for (; at + QUAD <= count; at += THREADS * QUAD) {
+    for (; at + QUAD <= count; at += WARP * QUAD) {
         float v[QUAD];
         if (aligned) {
             float4 quad = *reinterpret_cast<const float4 *>(grads + at);
@@ -57,9 +59,9 @@ static __global__ void __launch_bounds__(THREADS)
         double v = static_cast<double>(grads[at + i]);
         sums[i] += v * v;
     }
-    double sum = block_sum<WARPS>((sums[0] + sums[1]) + (sums[2] + sums[3]), scratch);
-    if (threadIdx.x == 0) {
-        args.partials[blockIdx.x] = sum;
+    double sum = warp_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+    if (lane_number() == 0) {
+        args.partials[chunk] = sum;
     }
 }
 
@@ -69,8 +71,9 @@ GIDD_LAUNCHER(grad_norm)(gidd_device *device, const gidd_grad_norm_args *args)
     if (args->count == 0) {
         return GIDD_OK;
     }
-    return launch(device, "grad_norm", norm_kernel, blocks_for(args->count, GIDD_NORM_CHUNK),
-                  THREADS, 0, *args, is_aligned(args->grads, 16));
+    return launch(device, "grad_norm", norm_kernel,
+                  blocks_for(args->count, static_cast<int64_t>(GIDD_NORM_CHUNK) * WARPS), THREADS,
+                  0, *args, is_aligned(args->grads, 16));
 }
 
 // One block; thread t sums partials t, t + 256, ...

@@ -142,8 +142,8 @@ int64_t gidd_activations_place(const gidd_params *params, const char *name);
 void gidd_dit_plan(gidd_activations *activations, const gidd_model *model);
 void gidd_dit_share(gidd_activations *activations, int64_t L);
 
-/* A parameter's place: the copy of type E that the matrix products read, the fp32 master, and its
- * gradient. Local. */
+/* A parameter's place: the copy of type E that the matrix products read, its fp32 value
+ * (of tensors whose exact_at says so), and its gradient. Local. */
 static inline const void *gidd_model_weight(const gidd_model *model, int64_t at)
 {
     return (const char *)model->weights + (size_t)at * gidd_dtype_bytes(model->device->dtype);
@@ -151,7 +151,8 @@ static inline const void *gidd_model_weight(const gidd_model *model, int64_t at)
 
 static inline const float *gidd_model_master(const gidd_model *model, int64_t at)
 {
-    return model->master + at;
+    return model->exact == NULL ? model->master + at
+                                : model->exact + gidd_params_exact_place(model->params, at);
 }
 
 static inline float *gidd_model_grad(const gidd_model *model, int64_t at)

@@ -79,7 +79,7 @@ static gidd_status normalise(gidd_model *model, float *values, int64_t rows, flo
     float *mean = scratch, *rstd = mean + rows, *gain = rstd + rows;
     GIDD_TRY(read_floats(model, block->mean1, GIDD_F32, rows, mean));
     GIDD_TRY(read_floats(model, block->rstd1, GIDD_F32, rows, rstd));
-    GIDD_TRY(read_floats(model, model->master + block->norm1, GIDD_F32, D, gain));
+    GIDD_TRY(read_floats(model, gidd_model_master(model, block->norm1), GIDD_F32, D, gain));
     for (int64_t r = 0; r < rows; r++) {
         for (int64_t j = 0; j < D; j++) {
             values[r * D + j] = (values[r * D + j] - mean[r]) * rstd[r] * gain[j];

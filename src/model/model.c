@@ -47,6 +47,7 @@ static gidd_status set_sizes(gidd_model *model, const gidd_model_args *args)
     *model = (gidd_model){
         .device = args->device,
         .params = args->params,
+        .slice = args->slice,
         .mode = args->mode,
         .loss = args->loss,
         .max_B = args->max_B,
@@ -67,9 +68,27 @@ static size_t terms_bytes(const gidd_model *model)
     return (size_t)(model->max_B * model->max_T) * sizeof(*model->terms);
 }
 
-static size_t master_bytes(const gidd_model *model)
+/* fp32 values of all parameters. */
+static size_t whole_bytes(const gidd_model *model)
 {
     return (size_t)model->params->memory_count * sizeof(*model->master);
+}
+
+/* Where E is fp32 the masters are what the network reads, so every rank needs all of them. */
+static int keeps_slice(const gidd_model *model)
+{
+    return model->slice != NULL && !model->slice->is_whole && model->device->dtype != GIDD_F32;
+}
+
+static size_t master_bytes(const gidd_model *model)
+{
+    return keeps_slice(model) ? (size_t)model->slice->own_count * sizeof(*model->master)
+                              : whole_bytes(model);
+}
+
+static size_t exact_bytes(const gidd_model *model)
+{
+    return keeps_slice(model) ? (size_t)model->params->exact_count * sizeof(*model->exact) : 0;
 }
 
 /* Zero where the masters themselves are of type E. */
@@ -116,7 +135,8 @@ gidd_status gidd_model_plan(const gidd_model_args *args, gidd_plan_line *lines, 
     plan_writer writer = {.lines = lines, .capacity = capacity};
     write_line(&writer, "parameters", master_bytes(&model));
     write_line(&writer, "parameters, bf16 copy", copy_bytes(&model));
-    write_line(&writer, "gradients", train ? master_bytes(&model) : 0);
+    write_line(&writer, "parameters read in fp32", exact_bytes(&model));
+    write_line(&writer, "gradients", train ? whole_bytes(&model) : 0);
     write_line(&writer, "batch and loss terms",
                gidd_batch_bytes(model.max_B, model.max_T) + terms_bytes(&model));
     for (int i = 0; i < GIDD_AREA_COUNT; i++) {
@@ -141,17 +161,21 @@ gidd_model_flops gidd_model_flops_of(const gidd_model_shape *shape, int64_t T)
 /* Padding stays at the zero it gets here. */
 static gidd_status allocate_params(gidd_model *model)
 {
-    const size_t bytes = master_bytes(model);
+    const size_t bytes = whole_bytes(model);
     void *memory = NULL;
-    GIDD_TRY(gidd_device_alloc(model->device, bytes, "parameters", &memory));
+    GIDD_TRY(gidd_device_alloc(model->device, master_bytes(model), "parameters", &memory));
     model->master = memory;
-    GIDD_TRY(gidd_device_zero(model->device, memory, bytes));
+    GIDD_TRY(gidd_device_zero(model->device, memory, master_bytes(model)));
     model->weights = model->master;
     if (copy_bytes(model) > 0) {
         model->weights = NULL;
         GIDD_TRY(gidd_device_alloc(model->device, copy_bytes(model), "bf16 parameters",
                                    &model->weights));
         GIDD_TRY(gidd_device_zero(model->device, model->weights, copy_bytes(model)));
+    }
+    if (exact_bytes(model) > 0) {
+        GIDD_TRY(gidd_device_alloc(model->device, exact_bytes(model), "fp32 parameters", &memory));
+        model->exact = memory;
     }
     if (model->mode == GIDD_MODEL_TRAIN) {
         GIDD_TRY(gidd_device_alloc(model->device, bytes, "gradients", &memory));
@@ -222,7 +246,8 @@ void gidd_model_destroy(gidd_model *model)
     gidd_activations_destroy(a, device);
     gidd_device_free(device, model->sums, sizeof(*model->sums));
     gidd_device_free(device, model->terms, terms_bytes(model));
-    gidd_device_free(device, model->grads, master_bytes(model));
+    gidd_device_free(device, model->grads, whole_bytes(model));
+    gidd_device_free(device, model->exact, exact_bytes(model));
     if (model->weights != model->master) {
         gidd_device_free(device, model->weights, copy_bytes(model));
     }
@@ -232,37 +257,97 @@ void gidd_model_destroy(gidd_model *model)
 
 /* ---- Parameters ------------------------------------------------------------------------------ */
 
+float *gidd_model_own_master(const gidd_model *model, const gidd_slice_part *part)
+{
+    return part == NULL ? model->master : model->master + (keeps_slice(model) ? part->own : part->at);
+}
+
+/* The elements that a part of the slice and a tensor have in common. */
+static gidd_status copy_exact(gidd_model *model, const gidd_slice_part *part, const gidd_tensor *t)
+{
+    const int64_t part_end = part->at + part->count, end = t->at + t->count;
+    const int64_t from = t->at > part->at ? t->at : part->at;
+    const int64_t to = end < part_end ? end : part_end;
+    if (t->exact_at < 0 || from >= to) {
+        return GIDD_OK;
+    }
+    return gidd_device_copy(model->device, model->exact + t->exact_at + (from - t->at),
+                            gidd_model_own_master(model, part) + (from - part->at),
+                            (size_t)(to - from) * sizeof(*model->exact));
+}
+
+gidd_status gidd_model_refresh_exact(gidd_model *model)
+{
+    if (model->exact == NULL) {
+        return GIDD_OK;
+    }
+    GIDD_TRY(gidd_device_zero(model->device, model->exact, exact_bytes(model)));
+    for (int64_t i = 0; i < model->slice->part_count; i++) {
+        for (int64_t k = 0; k < model->params->tensor_count; k++) {
+            GIDD_TRY(copy_exact(model, &model->slice->parts[i], &model->params->tensors[k]));
+        }
+    }
+    return GIDD_OK;
+}
+
+static gidd_status cast_range(gidd_model *model, const float *source, int64_t at, int64_t count)
+{
+    const gidd_cast_args args = {
+        .target = (char *)model->weights + (size_t)at * gidd_dtype_bytes(model->device->dtype),
+        .source = source,
+        .count = count,
+    };
+    return model->device->kernels->cast(model->device, &args);
+}
+
 gidd_status gidd_model_refresh(gidd_model *model)
 {
     if (model->weights == model->master) {
         return GIDD_OK;
     }
-    const gidd_cast_args args = {
-        .target = model->weights,
-        .source = model->master,
-        .count = model->params->memory_count,
-    };
-    return model->device->kernels->cast(model->device, &args);
+    if (!keeps_slice(model)) {
+        return cast_range(model, model->master, 0, model->params->memory_count);
+    }
+    for (int64_t i = 0; i < model->slice->part_count; i++) {
+        const gidd_slice_part *part = &model->slice->parts[i];
+        GIDD_TRY(cast_range(model, gidd_model_own_master(model, part), part->at, part->count));
+    }
+    return gidd_model_refresh_exact(model);
 }
 
 gidd_status gidd_model_set_params(gidd_model *model, const float *values)
 {
-    GIDD_TRY(gidd_device_copy_in(model->device, model->master, values, master_bytes(model)));
+    GIDD_ASSERT(!keeps_slice(model));
+    GIDD_TRY(gidd_device_copy_in(model->device, model->master, values, whole_bytes(model)));
     GIDD_TRY(gidd_model_refresh(model));
     return gidd_device_synchronize(model->device); // `values` may go away now
 }
 
-static gidd_status fill_masters(gidd_model *model, uint64_t seed, float *chunk)
+/* Initial values of memory elements [first, first + count) to `master`. */
+static gidd_status fill_range(gidd_model *model, uint64_t seed, float *master, int64_t first,
+                              int64_t count, float *chunk)
 {
-    const int64_t count = model->params->memory_count;
-    for (int64_t first = 0; first < count; first += FILL_CHUNK) {
-        const int64_t n = count - first < FILL_CHUNK ? count - first : FILL_CHUNK;
-        gidd_params_fill(model->params, seed, first, n, chunk);
-        GIDD_TRY(gidd_device_copy_in(model->device, model->master + first, chunk,
+    for (int64_t done = 0; done < count; done += FILL_CHUNK) {
+        const int64_t n = count - done < FILL_CHUNK ? count - done : FILL_CHUNK;
+        gidd_params_fill(model->params, seed, first + done, n, chunk);
+        GIDD_TRY(gidd_device_copy_in(model->device, master + done, chunk,
                                      (size_t)n * sizeof(*chunk)));
         GIDD_TRY(gidd_device_synchronize(model->device)); // before `chunk` is written again
     }
-    return gidd_model_refresh(model);
+    return GIDD_OK;
+}
+
+static gidd_status fill_masters(gidd_model *model, uint64_t seed, float *chunk)
+{
+    if (!keeps_slice(model)) {
+        return fill_range(model, seed, model->master, 0, model->params->memory_count, chunk);
+    }
+    for (int64_t i = 0; i < model->slice->part_count; i++) {
+        const gidd_slice_part *part = &model->slice->parts[i];
+        GIDD_TRY(fill_range(model, seed, gidd_model_own_master(model, part), part->at, part->count,
+                            chunk));
+    }
+    return GIDD_OK;
 }
 
 gidd_status gidd_model_init_params(gidd_model *model, uint64_t seed)
@@ -273,7 +358,7 @@ gidd_status gidd_model_init_params(gidd_model *model, uint64_t seed)
     }
     gidd_status status = fill_masters(model, seed, chunk);
     free(chunk);
-    return status;
+    return status == GIDD_OK ? gidd_model_refresh(model) : status;
 }
 
 /* ---- Batches and sums ------------------------------------------------------------------------ */

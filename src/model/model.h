@@ -22,6 +22,7 @@
 #include "diffusion/batch.h"
 #include "kernels/kernels.h"
 #include "model/params.h"
+#include "model/slice.h"
 
 typedef enum gidd_model_mode {
     GIDD_MODEL_TRAIN = 0, /* keeps what backward needs; gradients exist */
@@ -33,6 +34,7 @@ typedef enum gidd_loss_kind { GIDD_LOSS_GIDD = 0, GIDD_LOSS_MDLM } gidd_loss_kin
 typedef struct gidd_model_args {
     gidd_device       *device; /* borrowed */
     const gidd_params *params; /* borrowed: must outlive the model */
+    const gidd_slice  *slice;  /* borrowed likewise; whose masters this rank keeps. NULL: all */
     gidd_model_mode    mode;
     gidd_loss_kind     loss;
     int64_t            max_B, max_T; /* largest micro-batch */
@@ -48,11 +50,15 @@ typedef struct gidd_plan_line {
 typedef struct gidd_model {
     gidd_device       *device;
     const gidd_params *params;
+    const gidd_slice  *slice;
     gidd_model_mode    mode;
     gidd_loss_kind     loss;
     int64_t            max_B, max_T, head_rows;
-    float             *master;  /* [memory_count] fp32 parameters, on the device        */
+    float             *master;  /* fp32 parameters, on the device: [memory_count], or [slice->own_count] where
+                                   `exact` is not NULL                                   */
     void              *weights; /* [memory_count] E copy; == master when E is fp32      */
+    float             *exact;   /* [params->exact_count] fp32 copy of the tensors that are read in fp32, where
+                                   the masters are a slice (E is bf16); else NULL        */
     float             *grads;   /* [memory_count] fp32; NULL in INFER                   */
     gidd_loss_sums    *sums;    /* on the device */
     gidd_loss_row     *terms;   /* [max_B*max_T] on the device */
@@ -66,7 +72,7 @@ gidd_status gidd_model_create(const gidd_model_args *args, gidd_model **model_p)
 /* NULL-safe. Local. */
 void gidd_model_destroy(gidd_model *model);
 
-/* The memory plan without allocating on the device: fills up to `capacity` lines (8 suffice), *count_p
+/* The memory plan without allocating on the device: fills up to `capacity` lines (16 suffice), *count_p
  * says how many. The device's workspace is not in it. Local. */
 gidd_status gidd_model_plan(const gidd_model_args *args, gidd_plan_line *lines, int64_t capacity,
                             int64_t *count_p);
@@ -94,10 +100,17 @@ static inline double gidd_model_flops_executed(const gidd_model_flops *flops, do
 
 /* Fills the masters with initial values (SPEC section 3) and refreshes the E copy. Local. */
 gidd_status gidd_model_init_params(gidd_model *model, uint64_t seed);
-/* Copies [memory_count] fp32 values from the host into the masters and refreshes the E copy. Local. */
+/* Copies [memory_count] fp32 values from the host into the masters, which are whole, and refreshes the E
+ * copy. Local. */
 gidd_status gidd_model_set_params(gidd_model *model, const float *values);
-/* Refreshes the E copy from the masters (after they were written in place). Local. */
+/* Refreshes what is derived from the masters (after they were written in place): the E copy and `exact`.
+ * Where the masters are a slice, only their part of either: the ranks exchange theirs before the next
+ * forward (`exact` is 0 where other ranks' parameters belong, so that it can be summed). Local. */
 gidd_status gidd_model_refresh(gidd_model *model);
+/* As refresh, of `exact` alone (AdamW writes the E copy itself). Local. */
+gidd_status gidd_model_refresh_exact(gidd_model *model);
+/* The masters of a part of the slice; `part` is NULL for all of them. Local. */
+float *gidd_model_own_master(const gidd_model *model, const gidd_slice_part *part);
 
 /* Makes `batch` (host, laid out by gidd_batch_layout) the model's batch: copies it to the device in stream
  * order; `batch` is pinned until the device has been synchronised. B <= max_B, T <= max_T. Local. */

@@ -2,6 +2,7 @@
 #include "model/params.h"
 
 #include "base/rng.h"
+#include "kernels/update.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -10,7 +11,6 @@
 
 enum {
     BLOCK_TENSORS = 8,    /* of a block without its modulation      */
-    PIECE_ELEMENTS = 64,  /* pieces start on multiples of this      */
     VECTOR_ELEMENTS = 8,  /* every tensor starts on a multiple of this: 16 bytes of bf16 */
     VOCAB_MULTIPLE = 128, /* SPEC section 1 */
     TIME_FEATURES = 256,
@@ -86,7 +86,8 @@ typedef struct tensor_spec {
     int64_t rows;
     int64_t cols; /* 0: a vector of `rows` */
     gidd_init init;
-    int64_t fan_in; /* of GIDD_INIT_UNIFORM: bound 1/sqrt(fan_in) */
+    int64_t fan_in;                  /* of GIDD_INIT_UNIFORM: bound 1/sqrt(fan_in) */
+    enum { AS_E = 0, AS_FP32 } read; /* by the network */
 } tensor_spec;
 
 /* Appends a tensor; `block` < 0: it belongs to none. */
@@ -104,15 +105,19 @@ static void add_tensor(gidd_params *p, int32_t group, int64_t block, tensor_spec
     t->shape[1] = spec.cols == 0 ? 1 : spec.cols;
     t->count = t->shape[0] * t->shape[1];
     t->bound = spec.init == GIDD_INIT_UNIFORM ? 1.0 / sqrt((double)spec.fan_in) : 0.0;
+    t->exact_at = spec.read == AS_FP32 ? p->exact_count : -1;
+    p->exact_count += spec.read == AS_FP32 ? t->count : 0;
     p->count += t->count;
 }
 
 static void add_head(gidd_params *p)
 {
     int64_t D = p->shape.D, Vr = p->shape.Vr;
-    add_tensor(p, 0, -1, (tensor_spec){"output_layer.linear.weight", Vr, D, GIDD_INIT_ZERO, 0});
-    add_tensor(p, 0, -1, (tensor_spec){"output_layer.linear.bias", Vr, 0, GIDD_INIT_ZERO, 0});
-    add_tensor(p, 0, -1, (tensor_spec){"output_layer.norm_final.weight", D, 0, GIDD_INIT_ONE, 0});
+    add_tensor(p, 0, -1,
+               (tensor_spec){"output_layer.linear.weight", Vr, D, GIDD_INIT_ZERO, 0, AS_E});
+    add_tensor(p, 0, -1, (tensor_spec){"output_layer.linear.bias", Vr, 0, GIDD_INIT_ZERO, 0, AS_E});
+    add_tensor(p, 0, -1,
+               (tensor_spec){"output_layer.norm_final.weight", D, 0, GIDD_INIT_ONE, 0, AS_FP32});
 }
 
 static void add_block(gidd_params *p, int64_t i)
@@ -120,14 +125,14 @@ static void add_block(gidd_params *p, int64_t i)
     int64_t D = p->shape.D;
     int32_t group = (int32_t)(p->shape.L - i);
     const tensor_spec specs[BLOCK_TENSORS] = {
-        {"mlp.2.weight", D, 4 * D, GIDD_INIT_UNIFORM, 4 * D},
-        {"mlp.2.bias", D, 0, GIDD_INIT_UNIFORM, 4 * D},
-        {"mlp.0.weight", 4 * D, D, GIDD_INIT_UNIFORM, D},
-        {"mlp.0.bias", 4 * D, 0, GIDD_INIT_UNIFORM, D},
-        {"norm2.weight", D, 0, GIDD_INIT_ONE, 0},
-        {"attn_out.weight", D, D, GIDD_INIT_UNIFORM, D},
-        {"attn_qkv.weight", 3 * D, D, GIDD_INIT_UNIFORM, D},
-        {"norm1.weight", D, 0, GIDD_INIT_ONE, 0},
+        {"mlp.2.weight", D, 4 * D, GIDD_INIT_UNIFORM, 4 * D, AS_E},
+        {"mlp.2.bias", D, 0, GIDD_INIT_UNIFORM, 4 * D, AS_E},
+        {"mlp.0.weight", 4 * D, D, GIDD_INIT_UNIFORM, D, AS_E},
+        {"mlp.0.bias", 4 * D, 0, GIDD_INIT_UNIFORM, D, AS_E},
+        {"norm2.weight", D, 0, GIDD_INIT_ONE, 0, AS_FP32},
+        {"attn_out.weight", D, D, GIDD_INIT_UNIFORM, D, AS_E},
+        {"attn_qkv.weight", 3 * D, D, GIDD_INIT_UNIFORM, D, AS_E},
+        {"norm1.weight", D, 0, GIDD_INIT_ONE, 0, AS_FP32},
     };
     for (int k = 0; k < BLOCK_TENSORS; k++) {
         add_tensor(p, group, i, specs[k]);
@@ -141,16 +146,18 @@ static void add_modulations(gidd_params *p)
     int32_t group = (int32_t)(L + 1);
     for (int64_t i = 0; i < L; i++) {
         add_tensor(p, group, i,
-                   (tensor_spec){"adaLN_modulation.weight", 6 * D, C, GIDD_INIT_ZERO, 0});
+                   (tensor_spec){"adaLN_modulation.weight", 6 * D, C, GIDD_INIT_ZERO, 0, AS_FP32});
     }
     add_tensor(p, group, -1,
-               (tensor_spec){"output_layer.adaLN_modulation.weight", 2 * D, C, GIDD_INIT_ZERO, 0});
+               (tensor_spec){"output_layer.adaLN_modulation.weight", 2 * D, C, GIDD_INIT_ZERO, 0,
+                             AS_FP32});
     for (int64_t i = 0; i < L; i++) {
         add_tensor(p, group, i,
-                   (tensor_spec){"adaLN_modulation.bias", 6 * D, 0, GIDD_INIT_ZERO, 0});
+                   (tensor_spec){"adaLN_modulation.bias", 6 * D, 0, GIDD_INIT_ZERO, 0, AS_FP32});
     }
-    add_tensor(p, group, -1,
-               (tensor_spec){"output_layer.adaLN_modulation.bias", 2 * D, 0, GIDD_INIT_ZERO, 0});
+    add_tensor(
+        p, group, -1,
+        (tensor_spec){"output_layer.adaLN_modulation.bias", 2 * D, 0, GIDD_INIT_ZERO, 0, AS_FP32});
 }
 
 static void add_time_map(gidd_params *p)
@@ -158,10 +165,10 @@ static void add_time_map(gidd_params *p)
     int64_t C = p->shape.C;
     int32_t group = (int32_t)(p->shape.L + 1);
     const tensor_spec specs[4] = {
-        {"sigma_map.mlp.0.weight", C, TIME_FEATURES, GIDD_INIT_UNIFORM, TIME_FEATURES},
-        {"sigma_map.mlp.0.bias", C, 0, GIDD_INIT_UNIFORM, TIME_FEATURES},
-        {"sigma_map.mlp.2.weight", C, C, GIDD_INIT_UNIFORM, C},
-        {"sigma_map.mlp.2.bias", C, 0, GIDD_INIT_UNIFORM, C},
+        {"sigma_map.mlp.0.weight", C, TIME_FEATURES, GIDD_INIT_UNIFORM, TIME_FEATURES, AS_FP32},
+        {"sigma_map.mlp.0.bias", C, 0, GIDD_INIT_UNIFORM, TIME_FEATURES, AS_FP32},
+        {"sigma_map.mlp.2.weight", C, C, GIDD_INIT_UNIFORM, C, AS_FP32},
+        {"sigma_map.mlp.2.bias", C, 0, GIDD_INIT_UNIFORM, C, AS_FP32},
     };
     for (int k = 0; k < 4; k++) {
         add_tensor(p, group, -1, specs[k]);
@@ -178,14 +185,14 @@ static void add_tensors(gidd_params *p)
     add_modulations(p);
     add_time_map(p);
     add_tensor(p, (int32_t)(L + 2), -1,
-               (tensor_spec){"vocab_embed.embedding", p->shape.Vr, D, GIDD_INIT_UNIFORM, D});
+               (tensor_spec){"vocab_embed.embedding", p->shape.Vr, D, GIDD_INIT_UNIFORM, D, AS_E});
 }
 
 /* ---- Buckets --------------------------------------------------------------------------------- */
 
 static void close_bucket(gidd_param_bucket *bucket, int64_t pieces)
 {
-    int64_t unit = pieces * PIECE_ELEMENTS;
+    int64_t unit = pieces * GIDD_NORM_CHUNK;
     bucket->padded_count = (bucket->count + unit - 1) / unit * unit;
 }
 
@@ -260,6 +267,22 @@ const gidd_tensor *gidd_params_find(const gidd_params *params, const char *name)
         }
     }
     return NULL;
+}
+
+int64_t gidd_params_exact_place(const gidd_params *params, int64_t at)
+{
+    int64_t low = 0, high = params->tensor_count - 1;
+    while (low < high) { // the last tensor that starts at or before `at`
+        int64_t middle = (low + high + 1) / 2;
+        if (params->tensors[middle].at <= at) {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    const gidd_tensor *tensor = &params->tensors[low];
+    GIDD_ASSERT(tensor->exact_at >= 0 && at - tensor->at < tensor->count);
+    return tensor->exact_at + (at - tensor->at);
 }
 
 int64_t gidd_params_block_count(const gidd_params *params)

@@ -51,6 +51,8 @@ typedef struct gidd_tensor {
     int32_t   group;  /* completion group, ascending              */
     gidd_init init;
     double    bound;  /* of GIDD_INIT_UNIFORM */
+    int64_t   exact_at; /* first element among the tensors that the network reads in fp32 whatever E is
+                           (norm gains, time map, modulations); -1: it reads them as E */
 } gidd_tensor;
 
 /* A range of whole groups that is reduced at once. */
@@ -58,7 +60,7 @@ typedef struct gidd_param_bucket {
     int32_t first_group, group_count;
     int64_t at;           /* first element in memory                        */
     int64_t count;        /* elements that are parameters                   */
-    int64_t padded_count; /* multiple of the piece count                    */
+    int64_t padded_count; /* a piece for each rank: a multiple of pieces * GIDD_NORM_CHUNK */
 } gidd_param_bucket;
 
 typedef struct gidd_params {
@@ -70,11 +72,13 @@ typedef struct gidd_params {
     int64_t            group_count;
     int64_t            count;        /* parameters                          */
     int64_t            memory_count; /* elements in memory, padding included */
+    int64_t            exact_count;  /* of the tensors that are read in fp32 */
 } gidd_params;
 
 /* The table for a shape. Memory is cut into buckets of at most `bucket_bytes` of fp32 gradients (a larger
- * group is a bucket of its own), each padded to a multiple of `pieces` (ranks) times 64 elements; where
- * the cuts lie in the flat order does not depend on `pieces`. D and C are multiples of 8, so every tensor
+ * group is a bucket of its own), each padded to a multiple of `pieces` (ranks) times GIDD_NORM_CHUNK
+ * elements, so that a rank's piece is whole chunks of the gradient norm; where the cuts lie in the flat
+ * order does not depend on `pieces`. D and C are multiples of 8, so every tensor
  * starts on 16 bytes even in bf16. GIDD_ERR_CONFIG: impossible shape (named). The result is released
  * with gidd_params_release. Local. */
 gidd_status gidd_params_init(gidd_params *params, const gidd_model_shape *shape, size_t bucket_bytes,
@@ -89,6 +93,9 @@ const gidd_tensor *gidd_params_find(const gidd_params *params, const char *name)
  * stream PARAM and the index i << 40 | e/4, so any rank can fill any range. Padding is 0. Local. */
 void gidd_params_fill(const gidd_params *params, uint64_t seed, int64_t first, int64_t count,
                       float *values);
+
+/* Where memory element `at` of a tensor that is read in fp32 lies among those tensors. Local. */
+int64_t gidd_params_exact_place(const gidd_params *params, int64_t at);
 
 /* Number of parameters inside the blocks ("non-embedding" in the paper's tables); all of them:
  * params->count. Local. */

@@ -16,6 +16,7 @@
 static const double smallest_mib = 0.0625; /* 64 KiB */
 
 typedef struct reduction {
+    gidd_bucket_range range; /* one bucket: the elements, rounded up to equal pieces */
     gidd_bucket_plan plan;
     gidd_buckets *buckets;
     float *gradients;
@@ -33,15 +34,15 @@ static double largest_mib(const gidd_bench *bench)
 
 static gidd_status open_reduction(gidd_comm *comm, double mib, reduction *r)
 {
+    int ranks = gidd_comm_size(comm);
+    gidd_status status = GIDD_OK;
     r->elements = (int64_t)(mib * 1048576.0 / sizeof(float));
-    gidd_status status = gidd_bucket_plan_init(
-        &r->plan, &r->elements, 1, (size_t)r->elements * sizeof(float), gidd_comm_size(comm));
-    if (status == GIDD_OK) {
-        r->gradients =
-            aligned_alloc(256, ((size_t)r->plan.memory_elements * sizeof(float) + 255) / 256 * 256);
-        if (r->gradients == NULL) {
-            status = gidd_fail(GIDD_ERR_NOMEM, "no memory for a bucket of %g MiB", mib);
-        }
+    r->range.piece = (r->elements + ranks - 1) / ranks;
+    r->plan = (gidd_bucket_plan){
+        .ranges = &r->range, .count = 1, .elements = r->range.piece * ranks, .ranks = ranks};
+    r->gradients = aligned_alloc(256, ((size_t)r->plan.elements * sizeof(float) + 255) / 256 * 256);
+    if (r->gradients == NULL) {
+        status = gidd_fail(GIDD_ERR_NOMEM, "no memory for a bucket of %g MiB", mib);
     }
     GIDD_TRY(gidd_comm_agree(comm, status));
     return gidd_buckets_create(comm, &r->plan, r->gradients, GIDD_BUCKET_WHOLE, &r->buckets);
@@ -50,13 +51,12 @@ static gidd_status open_reduction(gidd_comm *comm, double mib, reduction *r)
 static void close_reduction(reduction *r)
 {
     gidd_buckets_destroy(r->buckets);
-    gidd_bucket_plan_release(&r->plan);
     free(r->gradients);
 }
 
 static void fill(const reduction *r, int rank)
 {
-    for (int64_t i = 0; i < r->plan.memory_elements; i++) {
+    for (int64_t i = 0; i < r->plan.elements; i++) {
         r->gradients[i] = i < r->elements ? (float)(i % 1021 + rank) : 0.0f;
     }
 }

@@ -37,10 +37,20 @@ static gidd_status make_layout(gidd_worker *worker)
     return gidd_layout_of_params(&worker->params, sections, (int)(sizeof sections / sizeof *sections), &worker->layout);
 }
 
+// All of the parameters' state, or with ZeRO-1 this rank's pieces.
+static gidd_status open_slice(gidd_worker *worker)
+{
+    gidd_comm *workers = worker->args.comms->workers;
+    return worker->config->comm.zero ? gidd_slice_init(&worker->slice, &worker->params, gidd_comm_rank(workers),
+                                                       gidd_comm_size(workers))
+                                     : gidd_slice_init(&worker->slice, &worker->params, 0, 1);
+}
+
 static gidd_status open_model(gidd_worker *worker)
 {
     const gidd_config *config = worker->config;
     int64_t            rows = 0;
+    GIDD_TRY(open_slice(worker));
     GIDD_TRY(gidd_resolve_split(config, gidd_comm_size(worker->args.comms->workers), &rows, &worker->micro_batch));
     GIDD_TRY(gidd_resolve_device(config, worker->args.comms->node_rank, worker->args.comms->node_size,
                                      &worker->device));
@@ -48,6 +58,7 @@ static gidd_status open_model(gidd_worker *worker)
     gidd_log(GIDD_LOG_INFO, "device", "%s", worker->device_text);
     GIDD_TRY(gidd_model_create(&(gidd_model_args){.device = worker->device,
                                                   .params = &worker->params,
+                                                  .slice = &worker->slice,
                                                   .mode = GIDD_MODEL_TRAIN,
                                                   .loss = config->diffusion.process == GIDD_CONFIG_MDLM ? GIDD_LOSS_MDLM
                                                                                                         : GIDD_LOSS_GIDD,
@@ -56,6 +67,7 @@ static gidd_status open_model(gidd_worker *worker)
                                &worker->model));
     GIDD_TRY(gidd_optimizer_create(&(gidd_optimizer_args){.device = worker->device,
                                                           .params = &worker->params,
+                                                          .slice = &worker->slice,
                                                           .beta1 = config->optimizer.beta1,
                                                           .beta2 = config->optimizer.beta2,
                                                           .epsilon = config->optimizer.epsilon,
@@ -85,18 +97,12 @@ static gidd_status open_buckets(gidd_worker *worker)
     if (plan->ranges == NULL) {
         return gidd_fail(GIDD_ERR_NOMEM, "no memory for the bucket table");
     }
-    int64_t first = 0;
     for (int64_t i = 0; i < params->bucket_count; i++) {
         const gidd_param_bucket *bucket = &params->buckets[i];
-        plan->ranges[i] = (gidd_bucket_range){.first = first,
-                                              .count = bucket->count,
-                                              .memory = bucket->at,
-                                              .piece = bucket->padded_count / ranks};
-        first += bucket->count;
+        plan->ranges[i] = (gidd_bucket_range){.at = bucket->at, .piece = bucket->padded_count / ranks};
     }
     plan->count = params->bucket_count;
-    plan->elements = params->count;
-    plan->memory_elements = params->memory_count;
+    plan->elements = params->memory_count;
     plan->ranks = ranks;
     return GIDD_OK;
 }
@@ -123,7 +129,7 @@ gidd_status gidd_worker_build(gidd_worker *worker)
     GIDD_TRY(gidd_comm_agree(worker->world, local));
     if (worker->has_slice) {
         local = gidd_buckets_create(worker->args.comms->workers, &worker->bucket_plan, worker->model->grads,
-                                    GIDD_BUCKET_WHOLE, &worker->buckets);
+                                    worker->slice.is_whole ? GIDD_BUCKET_WHOLE : GIDD_BUCKET_PIECE, &worker->buckets);
         worker->step.buckets = worker->buckets;
     }
     return gidd_comm_agree(worker->world, local);
@@ -139,6 +145,7 @@ void gidd_worker_release(gidd_worker *worker)
     free(worker->bucket_plan.ranges);
     gidd_optimizer_destroy(worker->optimizer);
     gidd_model_destroy(worker->model);
+    gidd_slice_release(&worker->slice);
     gidd_device_close(worker->device);
     free(worker->eval_batch.memory);
     free(worker->layout.tensors);

@@ -10,6 +10,7 @@ enum { GPT2_IDS = 50257, PLAN_LINES = 32 };
 
 typedef struct dry_plan {
     gidd_params    params;
+    gidd_slice     slice; /* of rank 0: all slices are equally large */
     gidd_plan_line lines[PLAN_LINES];
     int64_t        line_count, rows, micro;
     double         noised_share;
@@ -43,6 +44,7 @@ static gidd_status plan_memory(const gidd_config *config, dry_plan *plan)
                               &device));
     gidd_status status = gidd_model_plan(&(gidd_model_args){.device = device,
                                                             .params = &plan->params,
+                                                            .slice = &plan->slice,
                                                             .mode = GIDD_MODEL_TRAIN,
                                                             .max_B = plan->micro,
                                                             .max_T = config->model.context},
@@ -92,7 +94,7 @@ static void print_work(const gidd_config *config, const dry_plan *plan)
 static void print_plan(const gidd_config *config, int ranks, const dry_plan *plan)
 {
     const double gib = 1073741824.0;
-    double       moments = 2.0 * 4 * (double)plan->params.memory_count, total = moments;
+    double       moments = 2.0 * 4 * (double)plan->slice.own_count, total = moments;
     int64_t      G = config->training.global_batch, T = config->model.context;
     printf("model         D %" PRId64 ", %" PRId64 " blocks, %" PRId64 " heads, context %" PRId64 ", vocabulary %" PRId64
            " (rounded to %" PRId64 ")%s\n", plan->params.shape.D, plan->params.shape.L, plan->params.shape.H, T,
@@ -122,7 +124,10 @@ gidd_status gidd_worker_dry_run(const gidd_config *config, int ranks)
     GIDD_TRY(noised_share(config, plan.base_ids, &plan.noised_share));
     gidd_model_shape shape = gidd_resolve_shape(config, plan.base_ids);
     GIDD_TRY(gidd_params_init(&plan.params, &shape, (size_t)(config->comm.bucket_mib * 1048576), ranks));
-    gidd_status status = plan_memory(config, &plan);
+    gidd_status status = gidd_slice_init(&plan.slice, &plan.params, 0, config->comm.zero ? ranks : 1);
+    if (status == GIDD_OK) {
+        status = plan_memory(config, &plan);
+    }
     if (status == GIDD_OK) {
         char *text = NULL;
         print_plan(config, ranks, &plan);
@@ -132,6 +137,7 @@ gidd_status gidd_worker_dry_run(const gidd_config *config, int ranks)
         }
         free(text);
     }
+    gidd_slice_release(&plan.slice);
     gidd_params_release(&plan.params);
     return status;
 }

@@ -4,19 +4,14 @@
 #include <math.h>
 #include <stdlib.h>
 
-static int64_t partials_of(int64_t count)
-{
-    return (count + GIDD_NORM_CHUNK - 1) / GIDD_NORM_CHUNK;
-}
-
 static size_t moment_bytes(const gidd_optimizer *optimizer)
 {
-    return (size_t)optimizer->args.params->memory_count * sizeof(float);
+    return (size_t)optimizer->slice->own_count * sizeof(float);
 }
 
 static size_t partials_bytes(const gidd_optimizer *optimizer)
 {
-    return (size_t)optimizer->partial_count * sizeof(double);
+    return (size_t)optimizer->slice->chunk_count * sizeof(double);
 }
 
 static gidd_status allocate(gidd_optimizer *optimizer)
@@ -44,10 +39,12 @@ gidd_status gidd_optimizer_create(const gidd_optimizer_args *args, gidd_optimize
         return gidd_fail(GIDD_ERR_NOMEM, "no memory for an optimizer");
     }
     optimizer->args = *args;
-    for (int64_t i = 0; i < args->params->bucket_count; i++) {
-        optimizer->partial_count += partials_of(args->params->buckets[i].count);
+    optimizer->slice = args->slice != NULL ? args->slice : &optimizer->whole;
+    gidd_status status =
+        args->slice != NULL ? GIDD_OK : gidd_slice_init(&optimizer->whole, args->params, 0, 1);
+    if (status == GIDD_OK) {
+        status = allocate(optimizer);
     }
-    gidd_status status = allocate(optimizer);
     if (status != GIDD_OK) {
         gidd_optimizer_destroy(optimizer);
         return status;
@@ -66,6 +63,7 @@ void gidd_optimizer_destroy(gidd_optimizer *optimizer)
     gidd_device_free(device, optimizer->partials, partials_bytes(optimizer));
     gidd_device_free(device, optimizer->v, moment_bytes(optimizer));
     gidd_device_free(device, optimizer->m, moment_bytes(optimizer));
+    gidd_slice_release(&optimizer->whole);
     free(optimizer);
 }
 
@@ -87,48 +85,62 @@ gidd_status gidd_optimizer_set(gidd_optimizer *optimizer, int64_t k, double lr)
                                sizeof(optimizer->next));
 }
 
-static gidd_status norm_of_gradients(gidd_optimizer *optimizer, const gidd_model *model)
+gidd_status gidd_optimizer_norm(gidd_optimizer *optimizer, gidd_model *model)
+{
+    gidd_device      *device = optimizer->args.device;
+    const gidd_slice *slice = optimizer->slice;
+    if (!slice->is_whole) {
+        GIDD_TRY(gidd_device_zero(device, optimizer->partials, partials_bytes(optimizer)));
+    }
+    for (int64_t i = 0; i < slice->part_count; i++) {
+        const gidd_slice_part    *part = &slice->parts[i];
+        const gidd_grad_norm_args args = {
+            .partials = optimizer->partials + part->chunk,
+            .grads = model->grads + part->at,
+            .count = part->used,
+        };
+        GIDD_TRY(device->kernels->grad_norm(device, &args));
+    }
+    return GIDD_OK;
+}
+
+static gidd_status adamw_of_part(gidd_optimizer *optimizer, gidd_model *model, const gidd_slice_part *part)
 {
     gidd_device *device = optimizer->args.device;
-    const gidd_kernels *k = device->kernels;
-    double *partials = optimizer->partials;
-    for (int64_t i = 0; i < model->params->bucket_count; i++) {
-        const gidd_param_bucket *bucket = &model->params->buckets[i];
-        const gidd_grad_norm_args args = {
-            .partials = partials,
-            .grads = model->grads + bucket->at,
-            .count = bucket->count,
-        };
-        GIDD_TRY(k->grad_norm(device, &args));
-        partials += partials_of(bucket->count);
-    }
+    const size_t element = gidd_dtype_bytes(device->dtype);
+    const gidd_adamw_args args = {
+        .theta = gidd_model_own_master(model, part),
+        .m = optimizer->m + part->own,
+        .v = optimizer->v + part->own,
+        .copy = model->weights != model->master ? (char *)model->weights + (size_t)part->at * element : NULL,
+        .grads = model->grads + part->at,
+        .state = optimizer->state,
+        .count = part->count,
+    };
+    return device->kernels->adamw(device, &args);
+}
+
+gidd_status gidd_optimizer_apply(gidd_optimizer *optimizer, gidd_model *model)
+{
+    gidd_device                     *device = optimizer->args.device;
     const gidd_grad_norm_finish_args args = {
         .state = optimizer->state,
         .partials = optimizer->partials,
-        .count = optimizer->partial_count,
+        .count = optimizer->slice->chunk_count,
     };
-    return k->grad_norm_finish(device, &args);
-}
-
-gidd_status gidd_optimizer_update(gidd_optimizer *optimizer, gidd_model *model)
-{
-    GIDD_TRY(norm_of_gradients(optimizer, model));
-    const gidd_adamw_args args = {
-        .theta = model->master,
-        .m = optimizer->m,
-        .v = optimizer->v,
-        .copy = model->weights != model->master ? model->weights : NULL,
-        .grads = model->grads,
-        .state = optimizer->state,
-        .count = model->params->memory_count,
-    };
-    return optimizer->args.device->kernels->adamw(optimizer->args.device, &args);
+    GIDD_TRY(device->kernels->grad_norm_finish(device, &args));
+    for (int64_t i = 0; i < optimizer->slice->part_count; i++) {
+        GIDD_TRY(adamw_of_part(optimizer, model, &optimizer->slice->parts[i]));
+    }
+    return GIDD_OK;
 }
 
 gidd_status gidd_optimizer_step(gidd_optimizer *optimizer, gidd_model *model, int64_t k, double lr)
 {
+    GIDD_ASSERT(optimizer->slice->is_whole);
     GIDD_TRY(gidd_optimizer_set(optimizer, k, lr));
-    return gidd_optimizer_update(optimizer, model);
+    GIDD_TRY(gidd_optimizer_norm(optimizer, model));
+    return gidd_optimizer_apply(optimizer, model);
 }
 
 gidd_status gidd_optimizer_read(gidd_optimizer *optimizer, double *norm_p, int *skipped_p)

@@ -2,8 +2,8 @@
  *
  * Between the state of a run and its checkpoints.
  *
- * Files have the unpadded flat order; memory has buckets with padding between them. Both list the same
- * elements in the same order, so a flat range is one memory range per bucket that it touches.
+ * Files have the unpadded flat order; memory has the parts of this rank's slice. Both list the same
+ * elements in the same order, so a flat range is one memory range per part that it touches.
  */
 #include "worker/worker.h"
 
@@ -41,26 +41,12 @@ static void fill_fingerprint(const gidd_worker *worker, fingerprint *print)
     }
 }
 
-// Memory of a section on this rank's device.
-static float *section_memory(const gidd_worker *worker, int section)
+// Memory of a section's elements of a part of this rank's slice.
+static float *section_memory(const gidd_worker *worker, int section, const gidd_slice_part *part)
 {
-    float *const memory[] = {worker->model->master, worker->optimizer->m, worker->optimizer->v};
+    float *const memory[] = {gidd_model_own_master(worker->model, part), worker->optimizer->m + part->own,
+                             worker->optimizer->v + part->own};
     return memory[section];
-}
-
-// The bucket that holds flat element `flat`, and the end of it in flat order.
-static const gidd_param_bucket *bucket_of(const gidd_params *params, int64_t flat, int64_t *first_p)
-{
-    int64_t first = 0;
-    for (int64_t i = 0; i < params->bucket_count; i++) {
-        if (flat < first + params->buckets[i].count) {
-            *first_p = first;
-            return &params->buckets[i];
-        }
-        first += params->buckets[i].count;
-    }
-    GIDD_ASSERT(flat < first); // no flat element lies beyond the last bucket
-    return NULL;
 }
 
 /* ---- restoring ------------------------------------------------------------------------------------ */
@@ -143,24 +129,28 @@ static void compare_fingerprint(const gidd_worker *worker, const gidd_checkpoint
     }
 }
 
+static gidd_status read_part(gidd_worker *worker, gidd_checkpoint *checkpoint, int stored, int section,
+                             const gidd_slice_part *part, float *staging)
+{
+    float *memory = section_memory(worker, section, part);
+    for (int64_t at = 0; at < part->used; at += STAGING_ELEMENTS) {
+        int64_t count = part->used - at < STAGING_ELEMENTS ? part->used - at : STAGING_ELEMENTS;
+        GIDD_TRY(gidd_checkpoint_read(checkpoint, stored, part->flat + at, count, staging));
+        GIDD_TRY(gidd_device_copy_in(worker->device, memory + at, staging, (size_t)count * sizeof *staging));
+        GIDD_TRY(gidd_device_synchronize(worker->device)); // staging is used again
+    }
+    return GIDD_OK;
+}
+
 static gidd_status read_section(gidd_worker *worker, gidd_checkpoint *checkpoint, int section, float *staging)
 {
-    const gidd_params *params = &worker->params;
-    int                stored = gidd_checkpoint_section(gidd_checkpoint_layout_of(checkpoint), worker->layout.sections[section]);
+    int stored = gidd_checkpoint_section(gidd_checkpoint_layout_of(checkpoint), worker->layout.sections[section]);
     if (stored < 0) {
         return gidd_fail(GIDD_ERR_CORRUPT, "%s has no section %s", gidd_checkpoint_path_of(checkpoint),
                          worker->layout.sections[section]);
     }
-    for (int64_t flat = 0; flat < params->count;) {
-        int64_t                  first = 0;
-        const gidd_param_bucket *bucket = bucket_of(params, flat, &first);
-        int64_t                  count = first + bucket->count - flat;
-        count = count < STAGING_ELEMENTS ? count : STAGING_ELEMENTS;
-        GIDD_TRY(gidd_checkpoint_read(checkpoint, stored, flat, count, staging));
-        GIDD_TRY(gidd_device_copy_in(worker->device, section_memory(worker, section) + bucket->at + (flat - first), staging,
-                                     (size_t)count * sizeof *staging));
-        GIDD_TRY(gidd_device_synchronize(worker->device)); // staging is used again
-        flat += count;
+    for (int64_t i = 0; i < worker->slice.part_count; i++) {
+        GIDD_TRY(read_part(worker, checkpoint, stored, section, &worker->slice.parts[i], staging));
     }
     return GIDD_OK;
 }
@@ -226,6 +216,10 @@ gidd_status gidd_worker_restore(gidd_worker *worker)
         local = gidd_model_init_params(worker->model, (uint64_t)worker->config->run.seed);
     }
     GIDD_TRY(gidd_comm_agree(worker->world, local));
+    if (worker->has_slice) {
+        local = gidd_replicate_weights(worker->model, worker->buckets);
+    }
+    GIDD_TRY(gidd_comm_agree(worker->world, local));
     return create_writer(worker);
 }
 
@@ -241,6 +235,9 @@ static gidd_status create_writer(gidd_worker *worker)
     const gidd_config *config = worker->config;
     int64_t            workers = gidd_comm_size(worker->world) - worker->args.comms->is_dedicated;
     int64_t share = gidd_checkpoint_state_bytes(&worker->layout) / workers + 2 * GIDD_CHECKPOINT_BLOCK; // cut at blocks
+    if (!worker->slice.is_whole) {
+        share = worker->slice.own_count * worker->layout.section_count * (int64_t)sizeof(float) + GIDD_CHECKPOINT_BLOCK;
+    }
     return gidd_checkpoint_writer_create(
         &(gidd_checkpoint_writer_args){.comm = worker->world,
                                        .coordinator = worker->args.comms->coordinator,
@@ -257,26 +254,41 @@ static gidd_status create_writer(gidd_worker *worker)
         &worker->writer);
 }
 
-// This rank's share of the state, cut where buckets meet.
-static int64_t fill_extents(const gidd_worker *worker, gidd_checkpoint_extent *extents, int64_t capacity)
+// What lies in this rank's slice of elements [first, first + count) of a section, cut where parts meet.
+static int64_t add_extents(const gidd_worker *worker, int section, int64_t first, int64_t count,
+                           gidd_checkpoint_extent *extents)
+{
+    int64_t filled = 0, end = first + count;
+    for (int64_t i = 0; i < worker->slice.part_count; i++) {
+        const gidd_slice_part *part = &worker->slice.parts[i];
+        int64_t                from = part->flat > first ? part->flat : first;
+        int64_t                to = part->flat + part->used < end ? part->flat + part->used : end;
+        if (from < to) {
+            extents[filled++] = (gidd_checkpoint_extent){
+                .section = section,
+                .first = from,
+                .count = to - from,
+                .source = section_memory(worker, section, part) + (from - part->flat)};
+        }
+    }
+    return filled;
+}
+
+// This rank's share of the state: its slice; where all have everything, an equal part.
+static int64_t fill_extents(const gidd_worker *worker, gidd_checkpoint_extent *extents)
 {
     gidd_checkpoint_extent share[GIDD_CHECKPOINT_SECTIONS_MAX];
     int64_t                count = 0;
+    if (!worker->slice.is_whole) {
+        for (int section = 0; section < worker->layout.section_count; section++) {
+            count += add_extents(worker, section, 0, worker->layout.elements, extents + count);
+        }
+        return count;
+    }
     int pieces = gidd_checkpoint_share(&worker->layout, gidd_comm_rank(worker->args.comms->workers),
                                        gidd_comm_size(worker->args.comms->workers), share);
     for (int i = 0; i < pieces; i++) {
-        for (int64_t flat = share[i].first, end = share[i].first + share[i].count; flat < end;) {
-            int64_t                  first = 0;
-            const gidd_param_bucket *bucket = bucket_of(&worker->params, flat, &first);
-            int64_t                  stop = first + bucket->count < end ? first + bucket->count : end;
-            GIDD_ASSERT(count < capacity);
-            extents[count++] = (gidd_checkpoint_extent){
-                .section = share[i].section,
-                .first = flat,
-                .count = stop - flat,
-                .source = section_memory(worker, share[i].section) + bucket->at + (flat - first)};
-            flat = stop;
-        }
+        count += add_extents(worker, share[i].section, share[i].first, share[i].count, extents + count);
     }
     return count;
 }
@@ -284,7 +296,7 @@ static int64_t fill_extents(const gidd_worker *worker, gidd_checkpoint_extent *e
 gidd_status gidd_worker_checkpoint_begin(gidd_worker *worker)
 {
     const gidd_config   *config = worker->config;
-    int64_t              capacity = (worker->params.bucket_count + 1) * GIDD_CHECKPOINT_SECTIONS_MAX;
+    int64_t              capacity = worker->params.bucket_count * GIDD_CHECKPOINT_SECTIONS_MAX;
     char                 base_ids[16];
     (void)snprintf(base_ids, sizeof base_ids, "%d", gidd_shard_set_info(worker->shards)->vocab_size);
     gidd_checkpoint_text texts[] = {
@@ -311,7 +323,7 @@ gidd_status gidd_worker_checkpoint_begin(gidd_worker *worker)
     if (extents == NULL) {
         return gidd_fail(GIDD_ERR_NOMEM, "no memory for a checkpoint's list of extents");
     }
-    int64_t     count = worker->has_slice ? fill_extents(worker, extents, capacity) : 0;
+    int64_t     count = worker->has_slice ? fill_extents(worker, extents) : 0;
     gidd_checkpoint_begin(worker->writer, worker->completed, worker->is_coordinator ? &fields : NULL, extents, count);
     free(extents);
     return GIDD_OK;

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "worker/replicate.h"
 
 #include <string.h>
 
@@ -50,11 +51,23 @@ static gidd_status run_micro_batch(gidd_step_context *c, int64_t index, int skip
         GIDD_TRY(gidd_protocol_advance(c->protocol)); // the last step's reports have long arrived
     }
     gidd_fault_point("backward");
+    if (last && gidd_fault_nan("gradient")) {
+        c->model->grads[0] = __builtin_nanf(""); // on the CPU the device's memory is the host's
+    }
     GIDD_TRY(gidd_model_backward(c->model, &(gidd_backward_args){.accumulate = index > 0,
                                                                  .grads_ready = last ? post_buckets : NULL,
                                                                  .context = c}));
     gidd_prefetch_release(c->prefetch);
     return c->poll_status;
+}
+
+static gidd_status update(gidd_step_context *c, const gidd_order *order)
+{
+    GIDD_TRY(gidd_optimizer_set(c->optimizer, order->step, order->lr));
+    GIDD_TRY(gidd_optimizer_norm(c->optimizer, c->model));
+    GIDD_TRY(gidd_replicate_norm(c->optimizer, c->buckets));
+    GIDD_TRY(gidd_optimizer_apply(c->optimizer, c->model));
+    return gidd_replicate_weights(c->model, c->buckets);
 }
 
 gidd_status gidd_step_run(gidd_step_context *c, const gidd_order *order, gidd_report *report)
@@ -69,15 +82,12 @@ gidd_status gidd_step_run(gidd_step_context *c, const gidd_order *order, gidd_re
         GIDD_TRY(run_micro_batch(c, i, (order->actions & GIDD_ACT_SKIP_CLEAN) != 0, report));
     }
     gidd_fault_point("reduce");
-    if (gidd_fault_nan("gradient")) {
-        c->model->grads[0] = __builtin_nanf(""); // on the CPU the device's memory is the host's
-    }
     int64_t reduce_ns = gidd_clock_ns();
     gidd_watch_point(c->watch, GIDD_WATCH_STEP, order->step, "reduction");
     GIDD_TRY(gidd_bucket_wait_all(c->buckets));
     report->comm_ns = gidd_clock_ns() - reduce_ns;
     gidd_fault_point("update");
-    GIDD_TRY(gidd_optimizer_step(c->optimizer, c->model, order->step, order->lr));
+    GIDD_TRY(update(c, order));
     int skipped = 0;
     GIDD_TRY(gidd_optimizer_read(c->optimizer, &report->grad_norm, &skipped));
     gidd_fault_point("updated");

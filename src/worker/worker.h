@@ -17,6 +17,7 @@
 #include "io/shard.h"
 #include "model/model.h"
 #include "worker/optimizer.h"
+#include "worker/replicate.h"
 #include "worker/resolve.h"
 #include "worker/step.h"
 
@@ -52,6 +53,7 @@ typedef struct gidd_worker {
     gidd_prefetch          *prefetch;
     /* model; device and below only with a slice */
     gidd_params             params;
+    gidd_slice              slice;          /* what this rank updates and saves */
     gidd_device            *device;
     gidd_model             *model;
     gidd_optimizer         *optimizer;

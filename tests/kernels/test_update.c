@@ -53,7 +53,7 @@ static gidd_update_state norm_of(gidd_device *device, const double *grads, int64
 Test(update, norm)
 {
     gidd_device *device = open_test_device(GIDD_F32, 2);
-    int64_t      counts[] = {1, 63, 65536, 65537, 200001};
+    int64_t      counts[] = {1, 63, GIDD_NORM_CHUNK, GIDD_NORM_CHUNK + 1, 3 * GIDD_NORM_CHUNK - 2, 200001};
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
         double *grads = random_values(71, counts[i], 1.0, GIDD_F32), sum = 0.0;
         for (int64_t k = 0; k < counts[i]; k++) {

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/update.h"
 #include "model/params.h"
+#include "model/slice.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -149,8 +151,8 @@ static void expect_sound_buckets(const gidd_params *p, int64_t pieces)
         const gidd_param_bucket *b = &p->buckets[i];
         cr_assert_eq(b->at, at);
         cr_assert_eq(b->first_group, group);
-        cr_assert_eq(b->padded_count % (pieces * 64), 0);
-        cr_assert(b->padded_count >= b->count && b->padded_count - b->count < pieces * 64);
+        cr_assert_eq(b->padded_count % (pieces * GIDD_NORM_CHUNK), 0);
+        cr_assert(b->padded_count >= b->count && b->padded_count - b->count < pieces * GIDD_NORM_CHUNK);
         int64_t place = b->at;
         for (; tensor < p->tensor_count && p->tensors[tensor].group < group + b->group_count;
              tensor++) {
@@ -190,6 +192,73 @@ Test(params, buckets_are_whole_groups_cut_alike_for_any_number_of_ranks)
         cr_assert(i < 4 || first.bucket_count == 1);
         gidd_params_release(&first);
     }
+}
+
+/* The slices of all ranks: every element once, pieces of whole chunks, partial sums numbered as a whole
+ * slice numbers them. */
+static void expect_slices(const gidd_params *p, int64_t pieces)
+{
+    gidd_slice whole, slice;
+    cr_assert_eq(gidd_slice_init(&whole, p, 0, 1), GIDD_OK);
+    cr_assert(whole.is_whole && whole.own_count == p->memory_count);
+    int64_t used = 0, own = 0;
+    for (int64_t piece = 0; piece < pieces; piece++) {
+        cr_assert_eq(gidd_slice_init(&slice, p, piece, pieces), GIDD_OK);
+        cr_assert_eq(slice.chunk_count, whole.chunk_count);
+        int64_t place = 0;
+        for (int64_t b = 0; b < p->bucket_count; b++) {
+            const gidd_slice_part *part = &slice.parts[b], *all = &whole.parts[b];
+            cr_assert(all->at == all->own && all->used == p->buckets[b].count);
+            cr_assert_eq(part->own, place);
+            cr_assert_eq(part->at, all->at + piece * part->count);
+            cr_assert(part->used >= 0 && part->used <= part->count);
+            cr_assert(part->used == 0 || (part->flat - all->flat == part->at - all->at &&
+                                          (part->chunk - all->chunk) * GIDD_NORM_CHUNK == part->at - all->at));
+            cr_assert(part->chunk * GIDD_NORM_CHUNK >= part->flat);
+            place += part->count;
+            used += part->used;
+        }
+        cr_assert_eq(place, slice.own_count);
+        own += slice.own_count;
+        gidd_slice_release(&slice);
+    }
+    cr_assert_eq(used, p->count);
+    cr_assert_eq(own, p->memory_count);
+    gidd_slice_release(&whole);
+}
+
+Test(params, slices_share_everything_out)
+{
+    const size_t bytes[] = {1, 60000, (size_t)1 << 30};
+    const int64_t pieces[] = {1, 2, 3, 8};
+    for (size_t i = 0; i < 3; i++) {
+        for (size_t k = 0; k < 4; k++) {
+            gidd_params p = make(&small_shape, bytes[i], pieces[k]);
+            expect_slices(&p, pieces[k]);
+            gidd_params_release(&p);
+        }
+    }
+}
+
+/* Those that are read in fp32 get places of their own, the stacked modulations one behind another. */
+Test(params, tensors_read_in_fp32_have_their_own_places)
+{
+    gidd_params p = make(&small_shape, 60000, 2);
+    int64_t exact = 0, D = small_shape.D, L = small_shape.L, C = small_shape.C;
+    for (int64_t i = 0; i < p.tensor_count; i++) {
+        const gidd_tensor *t = &p.tensors[i];
+        int fp32 = strstr(t->name, "norm") != NULL || strstr(t->name, "adaLN") != NULL ||
+                   strstr(t->name, "sigma_map") != NULL;
+        cr_assert_eq(t->exact_at, fp32 ? exact : -1, "%s", t->name);
+        if (fp32) {
+            cr_assert_eq(gidd_params_exact_place(&p, t->at), exact);
+            cr_assert_eq(gidd_params_exact_place(&p, t->at + t->count - 1), exact + t->count - 1);
+            exact += t->count;
+        }
+    }
+    cr_assert_eq(exact, p.exact_count);
+    cr_assert_eq(exact, (2 * L + 1) * D + (6 * D * L + 2 * D) * (C + 1) + (256 + 1) * C + (C + 1) * C);
+    gidd_params_release(&p);
 }
 
 static void expect_uniform(const gidd_tensor *t, const float *values, double bound)

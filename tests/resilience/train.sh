@@ -275,6 +275,35 @@ scenario_ranks() { # np = 1, 2, 4, another micro-batch, a dedicated coordinator
     printf 'moved 2 -> 3 -> 1 ranks: %s\n' "$(loss_difference np1 moved)" || die "moving differs by more than 1e-5"
 }
 
+scenario_zero() { # ZeRO-1 on or off: the same bytes on 1, 2 and 3 ranks, across a change of it, and in bf16
+    local n
+    for n in 1 2 3; do
+        train "off$n" "$n" comm.zero=off
+        [[ $rc -eq 0 ]] || die "np=$n, off: exit $rc"
+        train "on$n" "$n" comm.zero=on
+        [[ $rc -eq 0 ]] || die "np=$n, on: exit $rc"
+        same_run "off$n" "on$n"
+    done
+    GIDD_FAULT=kill:rank=0,point=forward,step=8 train mixed 3 comm.zero=on
+    [[ $rc -eq 137 ]] || die "exit $rc"
+    GIDD_FAULT=kill:rank=2,point=forward,step=17 train mixed 3 comm.zero=off
+    [[ $rc -eq 137 ]] || die "exit $rc"
+    train mixed 3 comm.zero=on
+    [[ $rc -eq 0 ]] || die "on, off, on: exit $rc"
+    same_run off3 mixed
+    train half0 2 training.precision=bf16 training.steps=10 comm.zero=off
+    [[ $rc -eq 0 ]] || die "bf16, off: exit $rc"
+    train half1 2 training.precision=bf16 training.steps=10 comm.zero=on
+    [[ $rc -eq 0 ]] || die "bf16, on: exit $rc"
+    same_run half0 half1
+    GIDD_FAULT=nan:rank=1,point=gradient,step=6 train nan 2 comm.zero=on
+    [[ $rc -eq 0 ]] || die "one NaN: exit $rc"
+    grep -q '"skipped":1' "$work/nan/metrics.jsonl" || die "the skipped step is not counted"
+    on=$("$bin/gidd-worker" --dry-run --config "$work/config.yaml" training.precision=bf16 comm.zero=on --ranks 3)
+    off=$("$bin/gidd-worker" --dry-run --config "$work/config.yaml" training.precision=bf16 comm.zero=off --ranks 3)
+    [[ $on != "$off" ]] || die "--dry-run does not show what ZeRO-1 saves"
+}
+
 scenario_emu() { # the CUDA kernels, on the host, train as the CPU's do
     local kind
     for kind in cpu emu; do

@@ -18,6 +18,7 @@ static const gidd_model_shape shape = {
 typedef struct fixture {
     gidd_device *device;
     gidd_params params;
+    gidd_slice slice;
     gidd_model *model;
     gidd_optimizer *optimizer;
 } fixture;
@@ -34,20 +35,25 @@ static void fill_gradients(fixture *f, double size, uint64_t seed)
     }
 }
 
-/* Buckets of about 100 KiB, several of them longer than one partial sum. */
-static fixture *open_fixture(gidd_dtype dtype, int64_t pieces)
+/* Buckets of about 100 KiB, several of them longer than one partial sum. `piece` < 0: all of them. */
+static fixture *open_slice(gidd_dtype dtype, int64_t piece, int64_t pieces)
 {
     fixture *f = calloc(1, sizeof *f);
     const gidd_device_args device = {.name = "cpu", .dtype = dtype, .threads = 1};
     cr_assert_eq(gidd_device_open(&device, &f->device), GIDD_OK);
     cr_assert_eq(gidd_params_init(&f->params, &shape, 400000, pieces), GIDD_OK);
     cr_assert(f->params.bucket_count > 2);
-    const gidd_model_args model = {
-        .device = f->device, .params = &f->params, .max_B = 1, .max_T = shape.T};
+    cr_assert_eq(gidd_slice_init(&f->slice, &f->params, piece < 0 ? 0 : piece, piece < 0 ? 1 : pieces), GIDD_OK);
+    const gidd_model_args model = {.device = f->device,
+                                   .params = &f->params,
+                                   .slice = &f->slice,
+                                   .max_B = 1,
+                                   .max_T = shape.T};
     cr_assert_eq(gidd_model_create(&model, &f->model), GIDD_OK);
     cr_assert_eq(gidd_model_init_params(f->model, 11), GIDD_OK);
     const gidd_optimizer_args args = {.device = f->device,
                                       .params = &f->params,
+                                      .slice = &f->slice,
                                       .beta1 = 0.9,
                                       .beta2 = 0.99,
                                       .epsilon = 1e-9,
@@ -57,11 +63,17 @@ static fixture *open_fixture(gidd_dtype dtype, int64_t pieces)
     return f;
 }
 
+static fixture *open_fixture(gidd_dtype dtype, int64_t pieces)
+{
+    return open_slice(dtype, -1, pieces);
+}
+
 static void close_fixture(fixture *f)
 {
     gidd_optimizer_destroy(f->optimizer);
     gidd_model_destroy(f->model);
     cr_assert_eq(f->device->allocated_bytes, f->device->workspace_bytes);
+    gidd_slice_release(&f->slice);
     gidd_params_release(&f->params);
     gidd_device_close(f->device);
     free(f);
@@ -220,4 +232,106 @@ Test(optimizer, the_norm_does_not_depend_on_the_number_of_ranks)
         close_fixture(f);
     }
     cr_assert(norms[0] == norms[1] && norms[1] == norms[2]);
+}
+
+enum { RANKS = 3 };
+
+/* What gidd_replicate_norm does: every partial sum is somebody's. */
+static void exchange_partials(fixture *const *ranks)
+{
+    const int64_t count = ranks[0]->slice.chunk_count;
+    for (int64_t i = 0; i < count; i++) {
+        double sum = 0.0;
+        for (int r = 0; r < RANKS; r++) {
+            sum += ranks[r]->optimizer->partials[i];
+        }
+        for (int r = 0; r < RANKS; r++) {
+            ranks[r]->optimizer->partials[i] = sum;
+        }
+    }
+}
+
+static void expect_same_slice(const fixture *whole, const fixture *rank)
+{
+    const size_t element = gidd_dtype_bytes(whole->device->dtype);
+    for (int64_t b = 0; b < rank->slice.part_count; b++) {
+        const gidd_slice_part *part = &rank->slice.parts[b];
+        const size_t bytes = (size_t)part->count * sizeof(float);
+        cr_assert_arr_eq(gidd_model_own_master(rank->model, part), whole->model->master + part->at, bytes);
+        cr_assert_arr_eq(rank->optimizer->m + part->own, whole->optimizer->m + part->at, bytes);
+        cr_assert_arr_eq(rank->optimizer->v + part->own, whole->optimizer->v + part->at, bytes);
+        cr_assert_arr_eq((char *)rank->model->weights + (size_t)part->at * element,
+                         (char *)whole->model->weights + (size_t)part->at * element,
+                         (size_t)part->count * element);
+    }
+}
+
+/* The tensors that are read in fp32: the slices' parts make the whole, and each is one rank's. */
+static void expect_exact(const fixture *whole, fixture *const *ranks)
+{
+    for (int64_t i = 0; i < whole->params.tensor_count; i++) {
+        const gidd_tensor *t = &whole->params.tensors[i];
+        for (int64_t e = 0; t->exact_at >= 0 && e < t->count; e++) {
+            float sum = 0.0f, want = whole->model->master[t->at + e];
+            for (int r = 0; r < RANKS; r++) {
+                float value = ranks[r]->model->exact[t->exact_at + e];
+                cr_assert(value == 0.0f || value == want, "%s", t->name);
+                sum += value;
+            }
+            cr_assert_eq(sum, want, "%s", t->name);
+        }
+    }
+}
+
+/* Three ranks with a slice each do what one rank with everything does, to the bit: norm, masters, moments,
+ * E copy. Their state is a third of it. */
+static void slices_against_whole(gidd_dtype dtype)
+{
+    fixture *whole = open_fixture(dtype, RANKS), *ranks[RANKS];
+    double norm = 0.0;
+    int skipped = 0;
+    for (int r = 0; r < RANKS; r++) {
+        ranks[r] = open_slice(dtype, r, RANKS);
+        cr_assert_eq(ranks[r]->slice.own_count * RANKS, whole->slice.own_count);
+        size_t saved = (size_t)whole->slice.own_count / RANKS * 2 * 4 * 2; // two thirds of two moments
+        cr_assert(ranks[r]->device->allocated_bytes <= whole->device->allocated_bytes - saved);
+        cr_assert_eq(ranks[r]->model->exact != NULL, dtype == GIDD_BF16);
+        expect_same_slice(whole, ranks[r]);
+    }
+    for (int64_t k = 0; k < 4; k++) { // the third gradient is not finite
+        fill_gradients(whole, k == 1 ? 1e-5 : 1e-1, (uint64_t)k);
+        whole->model->grads[0] = k == 2 ? NAN : 1.0f;
+        const double want = step(whole, k, 1e-2, &skipped);
+        for (int r = 0; r < RANKS; r++) {
+            memcpy(ranks[r]->model->grads, whole->model->grads, (size_t)whole->params.memory_count * sizeof(float));
+            cr_assert_eq(gidd_optimizer_set(ranks[r]->optimizer, k, 1e-2), GIDD_OK);
+            cr_assert_eq(gidd_optimizer_norm(ranks[r]->optimizer, ranks[r]->model), GIDD_OK);
+        }
+        exchange_partials(ranks);
+        for (int r = 0; r < RANKS; r++) {
+            cr_assert_eq(gidd_optimizer_apply(ranks[r]->optimizer, ranks[r]->model), GIDD_OK);
+            cr_assert_eq(gidd_model_refresh_exact(ranks[r]->model), GIDD_OK);
+            cr_assert_eq(gidd_optimizer_read(ranks[r]->optimizer, &norm, &skipped), GIDD_OK);
+            cr_assert_eq(memcmp(&norm, &want, sizeof norm) == 0 || k == 2, 1);
+            cr_assert_eq(skipped, k == 2);
+            expect_same_slice(whole, ranks[r]);
+        }
+        if (dtype == GIDD_BF16) {
+            expect_exact(whole, ranks);
+        }
+    }
+    for (int r = 0; r < RANKS; r++) {
+        close_fixture(ranks[r]);
+    }
+    close_fixture(whole);
+}
+
+Test(optimizer, slices_are_the_whole_in_fp32)
+{
+    slices_against_whole(GIDD_F32);
+}
+
+Test(optimizer, slices_are_the_whole_in_bf16)
+{
+    slices_against_whole(GIDD_BF16);
 }

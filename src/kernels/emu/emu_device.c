@@ -94,6 +94,7 @@ const gidd_backend gidd_backend_emu = {
     .free = gidd_host_free,
     .copy_in = gidd_host_copy,
     .copy_out = gidd_host_copy,
+    .copy = gidd_host_copy,
     .zero = gidd_host_zero,
     .synchronize = gidd_host_synchronize,
     .workspace_bytes = workspace_emu,
