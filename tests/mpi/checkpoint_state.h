@@ -6,7 +6,6 @@
 #ifndef GIDD_TESTS_CHECKPOINT_STATE_H
 #define GIDD_TESTS_CHECKPOINT_STATE_H
 
-#include "comm/bucket.h"
 #include "io/checkpoint.h"
 
 #include <stdio.h>
@@ -14,6 +13,7 @@
 #include <string.h>
 
 enum { STATE_TENSORS = 5, STATE_SECTIONS = 3, STATE_EXTENTS_MAX = 64 };
+enum { STATE_BUCKET = 1 << 17 }; /* elements that are cut into pieces, or handed over at once */
 
 #ifdef STATE_SMALL /* one block a section, for tests that write very many */
 static const int64_t state_shapes[STATE_TENSORS][2] = {
@@ -26,8 +26,8 @@ static const int64_t state_shapes[STATE_TENSORS][2] = {
 typedef struct state {
     gidd_checkpoint_tensor tensors[STATE_TENSORS];
     gidd_checkpoint_layout layout;
-    gidd_bucket_plan plan;
-    float *memory[STATE_SECTIONS]; /* [plan.memory_elements] as training holds them */
+    int ranks;
+    float *memory[STATE_SECTIONS]; /* [layout.elements] each */
 } state;
 
 static inline float state_value(int section, int64_t flat, int64_t step)
@@ -38,7 +38,7 @@ static inline float state_value(int section, int64_t flat, int64_t step)
 static inline void state_init(state *s, int ranks)
 {
     static const char *const names[STATE_SECTIONS] = {"master", "adam_m", "adam_v"};
-    int64_t counts[STATE_TENSORS], offset = 0;
+    int64_t offset = 0;
     memset(s, 0, sizeof *s);
     for (int i = 0; i < STATE_TENSORS; i++) {
         gidd_checkpoint_tensor *tensor = &s->tensors[i];
@@ -47,8 +47,7 @@ static inline void state_init(state *s, int ranks)
         tensor->shape[1] = state_shapes[i][1];
         tensor->dims = tensor->shape[1] == 1 ? 1 : 2;
         tensor->offset = offset;
-        counts[i] = tensor->shape[0] * tensor->shape[1];
-        offset += counts[i];
+        offset += tensor->shape[0] * tensor->shape[1];
     }
     s->layout = (gidd_checkpoint_layout){.tensors = s->tensors,
                                          .tensor_count = STATE_TENSORS,
@@ -57,11 +56,9 @@ static inline void state_init(state *s, int ranks)
     for (int i = 0; i < STATE_SECTIONS; i++) {
         (void)snprintf(s->layout.sections[i], GIDD_CHECKPOINT_NAME_SIZE, "%s", names[i]);
     }
-    if (gidd_bucket_plan_init(&s->plan, counts, STATE_TENSORS, 1 << 19, ranks) != GIDD_OK) {
-        abort();
-    }
+    s->ranks = ranks;
     for (int i = 0; i < STATE_SECTIONS; i++) {
-        s->memory[i] = calloc((size_t)s->plan.memory_elements, sizeof(float));
+        s->memory[i] = calloc((size_t)offset, sizeof(float));
     }
 }
 
@@ -70,19 +67,14 @@ static inline void state_release(state *s)
     for (int i = 0; i < STATE_SECTIONS; i++) {
         free(s->memory[i]);
     }
-    gidd_bucket_plan_release(&s->plan);
 }
 
 /* What training leaves in memory after `step` steps. */
 static inline void state_fill(state *s, int64_t step)
 {
     for (int section = 0; section < STATE_SECTIONS; section++) {
-        for (int64_t b = 0; b < s->plan.count; b++) {
-            const gidd_bucket_range *range = &s->plan.ranges[b];
-            for (int64_t i = 0; i < range->count; i++) {
-                s->memory[section][range->memory + i] =
-                    state_value(section, range->first + i, step);
-            }
+        for (int64_t i = 0; i < s->layout.elements; i++) {
+            s->memory[section][i] = state_value(section, i, step);
         }
     }
 }
@@ -92,14 +84,12 @@ static inline void state_append(const state *s, int section, int64_t first, int6
                                 gidd_checkpoint_extent *extents, int64_t *used)
 {
     while (count > 0) {
-        const gidd_bucket_range *range = &s->plan.ranges[gidd_bucket_of(&s->plan, first)];
-        int64_t part = range->first + range->count - first;
+        int64_t part = STATE_BUCKET - first % STATE_BUCKET;
         part = part < count ? part : count;
-        extents[(*used)++] = (gidd_checkpoint_extent){
-            .section = section,
-            .first = first,
-            .count = part,
-            .source = s->memory[section] + gidd_bucket_memory(&s->plan, first)};
+        extents[(*used)++] = (gidd_checkpoint_extent){.section = section,
+                                                      .first = first,
+                                                      .count = part,
+                                                      .source = s->memory[section] + first};
         first += part;
         count -= part;
     }
@@ -110,7 +100,7 @@ static inline int64_t state_extents_whole(const state *s, int rank, gidd_checkpo
 {
     gidd_checkpoint_extent share[GIDD_CHECKPOINT_SECTIONS_MAX];
     int64_t used = 0;
-    int shares = gidd_checkpoint_share(&s->layout, rank, s->plan.ranks, share);
+    int shares = gidd_checkpoint_share(&s->layout, rank, s->ranks, share);
     for (int i = 0; i < shares; i++) {
         state_append(s, share[i].section, share[i].first, share[i].count, extents, &used);
     }
@@ -123,18 +113,15 @@ static inline int64_t state_extents_pieces(state *s, int rank, gidd_checkpoint_e
 {
     int64_t used = 0;
     for (int section = 0; section < STATE_SECTIONS; section++) {
-        for (int64_t b = 0; b < s->plan.count; b++) {
-            const gidd_bucket_range *range = &s->plan.ranges[b];
-            int64_t first = 0, count = 0;
-            gidd_bucket_slice(&s->plan, b, rank, &first, &count);
-            for (int64_t i = 0; i < range->count; i++) {
-                if (range->first + i < first || range->first + i >= first + count) {
-                    s->memory[section][range->memory + i] = -1.0f;
+        for (int64_t at = 0; at < s->layout.elements; at += STATE_BUCKET) {
+            int64_t left = s->layout.elements - at, size = left < STATE_BUCKET ? left : STATE_BUCKET;
+            int64_t first = size * rank / s->ranks, end = size * (rank + 1) / s->ranks;
+            for (int64_t i = 0; i < size; i++) {
+                if (i < first || i >= end) {
+                    s->memory[section][at + i] = -1.0f;
                 }
             }
-            if (count > 0) {
-                state_append(s, section, first, count, extents, &used);
-            }
+            state_append(s, section, at + first, end - first, extents, &used);
         }
     }
     return used;
