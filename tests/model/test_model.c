@@ -119,7 +119,7 @@ Test(model, the_plan_is_what_is_allocated)
         tiny *t = tiny_open(&(tiny_args){.dtype = dtype, .mode = mode});
         const size_t used = t->device->allocated_bytes - t->device->workspace_bytes;
         cr_assert_eq(used, planned_bytes(t, mode) + sizeof(gidd_loss_sums));
-        cr_assert(mode == GIDD_MODEL_INFER || planned_bytes(t, GIDD_MODEL_INFER) < used / 2);
+        cr_assert(mode == GIDD_MODEL_INFER || planned_bytes(t, GIDD_MODEL_INFER) < used / 4 * 3);
         gidd_model_destroy(t->model);
         cr_assert_eq(t->device->allocated_bytes, t->device->workspace_bytes);
         t->model = NULL;
