@@ -109,6 +109,9 @@ void gidd_batch_index(gidd_batch *batch, int64_t vocab_size, int32_t *scratch)
         batch->rows[row_count] = (int32_t)p;
         row_count += batch->z[p] != batch->x[p];
     }
+    for (int64_t i = row_count; i < count; i++) {
+        batch->rows[i] = GIDD_NO_POSITION;
+    }
     batch->row_count = row_count;
     batch->counts[0] = (int32_t)row_count;
     batch->counts[1] = (int32_t)batch->chunk_count;

@@ -5,7 +5,8 @@
  *
  *   ids        x, z, attention_mask  [B][T]          one row a sequence
  *   per row    coef                  [B]             time and the coefficients of SPEC sections 4-6
- *   rows       positions b*T+t whose token was noised, ascending (for loss.skip_clean_rows)
+ *   rows       positions b*T+t whose token was noised, ascending (for loss.skip_clean_rows), then
+ *              GIDD_NO_POSITION to the end: a kernel may be given more of the list than there is
  *   chunks     positions sorted by (z id, position), cut where the id changes and after 64 rows:
  *              the embedding gradient sums each chunk in order, so it needs no atomics
  *
@@ -21,6 +22,8 @@
 #include <stdint.h>
 
 enum { GIDD_EMBED_CHUNK_ROWS = 64 };
+
+#define GIDD_NO_POSITION INT32_MAX /* what follows the listed positions in `rows` */
 
 /* Coefficients of one sequence at its time t. Computed in float64, rounded to float32 once.
  * Kept: z = x. Masked: z = mask. Other: z is a wrong token. (SPEC sections 4, 5; for MDLM section 6:
@@ -53,7 +56,7 @@ typedef struct gidd_batch {
     int32_t          *z;              /* [B][T] noised ids                                   */
     int32_t          *attention_mask; /* [B][T] 1 real token, 0 padding; for metrics only    */
     gidd_seq_coef    *coef;           /* [B]                                                 */
-    int32_t          *rows;           /* [B*T] the first row_count are filled                */
+    int32_t          *rows;           /* [B*T] row_count positions, then GIDD_NO_POSITION      */
     int32_t          *sorted;         /* [B*T] positions by (z id, position)                 */
     gidd_embed_chunk *chunks;         /* [B*T] the first chunk_count are filled              */
     int32_t          *counts;         /* [4] row_count, chunk_count, 0, 0: as the device reads them */

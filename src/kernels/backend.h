@@ -6,11 +6,29 @@
 #ifndef GIDD_KERNELS_BACKEND_H
 #define GIDD_KERNELS_BACKEND_H
 
-#include "kernels/device.h"
+#include "kernels/stream.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/* Streams, events and graphs of a device that has an order of its own (stream.h says what they promise). Streams
+ * and graphs are passed as stream.h numbers and this back-end makes them. */
+typedef struct gidd_backend_streams {
+    void *(*handle)(const gidd_device *device, gidd_stream stream);
+    gidd_status (*copy_in)(gidd_device *device, gidd_stream stream, void *target, const void *host, size_t bytes);
+    gidd_status (*copy_out)(gidd_device *device, gidd_stream stream, void *host, const void *source, size_t bytes);
+    gidd_status (*event_create)(gidd_device *device, void **event_p);
+    void (*event_destroy)(gidd_device *device, void *event);
+    gidd_status (*event_record)(gidd_device *device, void *event, gidd_stream stream);
+    gidd_status (*event_wait)(gidd_device *device, void *event);
+    gidd_status (*stream_wait)(gidd_device *device, gidd_stream stream, void *event);
+    gidd_status (*capture_begin)(gidd_device *device);
+    gidd_status (*capture_end)(gidd_device *device, void **graph_p);
+    void (*capture_abandon)(gidd_device *device);
+    gidd_status (*launch)(gidd_device *device, void *graph);
+    void (*destroy)(gidd_device *device, void *graph);
+} gidd_backend_streams;
 
 typedef struct gidd_backend {
     const char *name; /* what stands before ":" in a device's name */
@@ -34,6 +52,8 @@ typedef struct gidd_backend {
     gidd_status (*zero)(gidd_device *device, void *target, size_t bytes);
     gidd_status (*synchronize)(gidd_device *device);
 
+    const gidd_backend_streams *streams; /* NULL: stream.c's, in the host's order */
+
     /* Bytes of workspace that the kernels need within `limits`. */
     size_t (*workspace_bytes)(const gidd_device *device, const gidd_device_limits *limits);
 
@@ -50,6 +70,12 @@ void        gidd_host_free(gidd_device *device, void *memory);
 gidd_status gidd_host_copy(gidd_device *device, void *target, const void *source, size_t bytes);
 gidd_status gidd_host_zero(gidd_device *device, void *target, size_t bytes);
 gidd_status gidd_host_synchronize(gidd_device *device);
+
+/* stream.c: a copy or (source NULL) a fill while recording on such a device; emu's copies that come late. Local. */
+gidd_status gidd_graph_record_copy(gidd_device *device, void *target, const void *source, size_t bytes);
+gidd_status gidd_late_copies_create(gidd_device *device);
+void        gidd_late_copies_finish(gidd_device *device);
+void        gidd_late_copies_destroy(gidd_device *device);
 
 #ifdef __cplusplus
 }

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The cuda device: the kernels by nvcc, the host side in C. Each object's resource table (registers, spills)
 # is kept beside it as <object>.ptxas; tests/kernels/resource_table.sh reads them.
-add_library(gidd_kernels_cuda OBJECT device_cuda.c blas_cuda.c linear_cuda.c probe_cuda.cu ${GIDD_CUDA_KERNELS})
+add_library(gidd_kernels_cuda OBJECT device_cuda.c stream_cuda.c blas_cuda.c linear_cuda.c probe_cuda.cu ${GIDD_CUDA_KERNELS})
 target_link_libraries(gidd_kernels_cuda PRIVATE gidd_options gidd_base CUDA::toolkit)
 string(REPLACE ";" " " architectures "${GIDD_CUDA_ARCHITECTURES}")
 target_compile_definitions(gidd_kernels_cuda PRIVATE GIDD_CUDA_ARCHITECTURES="${architectures}"

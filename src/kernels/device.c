@@ -90,9 +90,17 @@ void gidd_device_close(gidd_device *device)
     free(device);
 }
 
+// What a graph cannot hold.
+static gidd_status refuse_recording(const gidd_device *device, const char *what)
+{
+    return device->recording == NULL ? GIDD_OK
+                                     : gidd_fail(GIDD_ERR_ARG, "%s while work is recorded", what);
+}
+
 gidd_status gidd_device_alloc(gidd_device *device, size_t bytes, const char *what, void **memory_p)
 {
     void *memory = NULL;
+    GIDD_TRY(refuse_recording(device, "device memory is allocated"));
     device->backend->alloc(device, bytes > 0 ? bytes : 1, &memory);
     if (memory == NULL) {
         return gidd_fail(GIDD_ERR_NOMEM, "%s: no %zu bytes of %s memory (%zu in use)", what, bytes,
@@ -136,26 +144,47 @@ void gidd_device_host_free(gidd_device *device, void *memory)
 
 gidd_status gidd_device_copy_in(gidd_device *device, void *target, const void *host, size_t bytes)
 {
+    GIDD_TRY(refuse_recording(device, "host memory is copied"));
+    device->issued[GIDD_STREAM_MAIN]++;
     return device->backend->copy_in(device, target, host, bytes);
 }
 
 gidd_status gidd_device_copy_out(gidd_device *device, void *host, const void *source, size_t bytes)
 {
+    GIDD_TRY(refuse_recording(device, "device memory is read"));
+    device->issued[GIDD_STREAM_MAIN]++;
+    device->stall_count++;
     return device->backend->copy_out(device, host, source, bytes);
+}
+
+// Devices without streams of their own record copies and fills here; the others' libraries see them.
+static int is_recorded_here(const gidd_device *device)
+{
+    return device->recording != NULL && device->backend->streams == NULL;
 }
 
 gidd_status gidd_device_copy(gidd_device *device, void *target, const void *source, size_t bytes)
 {
+    if (is_recorded_here(device)) {
+        return gidd_graph_record_copy(device, target, source, bytes);
+    }
+    device->issued[GIDD_STREAM_MAIN]++;
     return device->backend->copy(device, target, source, bytes);
 }
 
 gidd_status gidd_device_zero(gidd_device *device, void *target, size_t bytes)
 {
+    if (is_recorded_here(device)) {
+        return gidd_graph_record_copy(device, target, NULL, bytes);
+    }
+    device->issued[GIDD_STREAM_MAIN]++;
     return device->backend->zero(device, target, bytes);
 }
 
 gidd_status gidd_device_synchronize(gidd_device *device)
 {
+    GIDD_TRY(refuse_recording(device, "the host waits"));
+    device->stall_count++;
     return device->backend->synchronize(device);
 }
 

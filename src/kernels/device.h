@@ -27,7 +27,9 @@ static inline size_t gidd_dtype_bytes(gidd_dtype dtype)
 }
 
 struct gidd_kernels;
-struct gidd_backend; /* kernels/backend.h */
+struct gidd_backend;     /* kernels/backend.h */
+struct gidd_graph;       /* kernels/stream.h */
+struct gidd_late_copies; /* kernels/stream.c */
 
 typedef struct gidd_device {
     const struct gidd_backend *backend;   /* memory and order of work of this device               */
@@ -38,6 +40,11 @@ typedef struct gidd_device {
     size_t                     workspace_bytes;
     size_t                     allocated_bytes; /* by gidd_device_alloc, now                       */
     int64_t                    allocation_count; /* ever: constant after step 2 (a test)           */
+    int64_t                    stall_count; /* waits of the host for all that was issued (stream.h) */
+    int64_t                    issued[2]; /* by stream: graphs, copies and fills so far            */
+    struct gidd_graph         *recording; /* between gidd_graph_begin and _end                     */
+    const struct gidd_kernels *plain_kernels; /* while recording: those that really work           */
+    struct gidd_late_copies   *late;      /* owned; emu's, NULL elsewhere                          */
     void                      *impl;      /* the back-end's own: GEMM caches, handles, stream      */
 } gidd_device;
 

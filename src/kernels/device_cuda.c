@@ -80,6 +80,7 @@ static gidd_status open_parts(gidd_cuda *cuda)
     GIDD_CUDA_TRY(cudaGetDeviceProperties(&cuda->properties, cuda->index));
     GIDD_TRY(check_architecture(cuda));
     GIDD_CUDA_TRY(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
+    GIDD_CUDA_TRY(cudaStreamCreateWithFlags(&cuda->copy_stream, cudaStreamNonBlocking));
     cuda->target.stream = cuda->stream;
     cuda->target.processors = cuda->properties.multiProcessorCount;
     cuda->target.shared_bytes = cuda->properties.sharedMemPerBlockOptin;
@@ -91,6 +92,9 @@ static void close_parts(gidd_cuda *cuda)
 {
     gidd_gemm_cache_destroy_cuda(cuda->gemms);
     gidd_blas_release_cuda(&cuda->blas);
+    if (cuda->copy_stream != NULL) {
+        (void)cudaStreamDestroy(cuda->copy_stream);
+    }
     if (cuda->stream != NULL) {
         (void)cudaStreamDestroy(cuda->stream);
     }
@@ -168,6 +172,7 @@ static gidd_status enqueue_copy(gidd_device *device, void *target, const void *s
 
 static gidd_status synchronize_cuda(gidd_device *device)
 {
+    GIDD_CUDA_TRY(cudaStreamSynchronize(gidd_cuda_of(device)->copy_stream));
     GIDD_CUDA_TRY(cudaStreamSynchronize(gidd_cuda_of(device)->stream));
     return GIDD_OK;
 }
@@ -239,6 +244,7 @@ const gidd_backend gidd_backend_cuda = {
     .copy = copy_cuda,
     .zero = zero_cuda,
     .synchronize = synchronize_cuda,
+    .streams = &gidd_streams_cuda,
     .workspace_bytes = workspace_cuda,
     .describe = describe_cuda,
 };

@@ -19,7 +19,8 @@ typedef struct gidd_gemm_cache_cuda gidd_gemm_cache_cuda;
 typedef struct gidd_cuda {
     gidd_launch_target target;
     int index;
-    cudaStream_t stream;
+    cudaStream_t stream;      // MAIN
+    cudaStream_t copy_stream; // COPY
     struct cudaDeviceProp properties;
     gidd_blas_cuda blas;
     gidd_gemm_cache_cuda *gemms;
@@ -29,6 +30,8 @@ static inline gidd_cuda *gidd_cuda_of(const gidd_device *device)
 {
     return (gidd_cuda *)device->impl;
 }
+
+extern const struct gidd_backend_streams gidd_streams_cuda; /* stream_cuda.c */
 
 /* GIDD_OK, or GIDD_ERR_DEVICE with CUDA's words for what `call` met. Local. */
 gidd_status gidd_cuda_check(cudaError_t error, const char *call);

@@ -24,7 +24,8 @@ typedef struct gidd_embed_bwd_args {
     const void             *dout;   /* [rows][D] E                         */
     const int32_t          *sorted; /* [rows]                              */
     const gidd_embed_chunk *chunks;
-    int64_t                 chunk_count;
+    int64_t                 chunk_count; /* or more: the kernels look in counts     */
+    const int32_t          *counts;      /* the batch record's: counts[1] chunks are there; NULL: chunk_count */
     int64_t                 table_rows; /* Vr                              */
     int64_t                 cols;       /* D                               */
     int                     accumulate; /* 0: first micro-batch, writes    */

@@ -77,6 +77,8 @@ gidd_status gidd_embed_bwd_cpu(gidd_device *device, const gidd_embed_bwd_args *a
                          (long long)args->chunk_count, (long long)args->cols);
     }
     int threads = device->threads;
+    gidd_embed_bwd_args exact = *args;
+    exact.chunk_count = args->counts != NULL ? args->counts[1] : args->chunk_count;
     GIDD_TRY(
         gidd_workspace_check(device, gidd_embed_workspace_cpu(args->cols, threads), "embed_bwd"));
     if (!args->accumulate) {
@@ -87,13 +89,13 @@ gidd_status gidd_embed_bwd_cpu(gidd_device *device, const gidd_embed_bwd_args *a
     for (int thread = 0; thread < threads; thread++) {
         float *scratch =
             (float *)device->workspace + gidd_scratch_floats(ROWS_OF_SCRATCH * args->cols) * thread;
-        int64_t chunk = args->chunk_count * thread / threads;
-        int64_t end = args->chunk_count * (thread + 1) / threads;
+        int64_t chunk = exact.chunk_count * thread / threads;
+        int64_t end = exact.chunk_count * (thread + 1) / threads;
         while (chunk < end && !args->chunks[chunk].head) {
             chunk++;
         }
         while (chunk < end) {
-            chunk = id_back(args, device->dtype, chunk, scratch);
+            chunk = id_back(&exact, device->dtype, chunk, scratch);
         }
     }
     return GIDD_OK;

@@ -110,13 +110,20 @@ static __device__ __forceinline__ int64_t first_column()
     return (static_cast<int64_t>(blockIdx.y) * SUM_THREADS + threadIdx.x) * SUM_COLUMNS;
 }
 
+// Chunks that there are: the grid may have more blocks.
+static __device__ __forceinline__ int64_t chunks_there(const gidd_embed_bwd_args &args)
+{
+    return args.counts != NULL ? args.counts[1] : args.chunk_count;
+}
+
 template <typename E>
 static __global__ void __launch_bounds__(SUM_THREADS)
     later_chunks_kernel(gidd_embed_bwd_args args, float *sums, int64_t slots)
 {
     const gidd_embed_chunk *chunk = &args.chunks[blockIdx.x];
     int64_t column = first_column();
-    if (chunk->head || slot_of(chunk) >= slots || column >= args.cols) {
+    if (blockIdx.x >= chunks_there(args) || chunk->head || slot_of(chunk) >= slots ||
+        column >= args.cols) {
         return;
     }
     float sum[SUM_COLUMNS];
@@ -134,9 +141,10 @@ static __global__ void __launch_bounds__(SUM_THREADS)
 static __device__ __forceinline__ int64_t count_later_chunks(const gidd_embed_bwd_args &args,
                                                              int64_t head)
 {
+    int64_t there = chunks_there(args);
     for (int64_t first = head + 1;; first += WARP) {
         int64_t i = first + lane_number();
-        bool is_other = i >= args.chunk_count || args.chunks[i].head;
+        bool is_other = i >= there || args.chunks[i].head;
         unsigned others = __ballot_sync(0xffffffffu, is_other);
         if (others != 0) {
             return first - (head + 1) + __ffs(static_cast<int>(others)) - 1;
@@ -150,7 +158,7 @@ static __global__ void __launch_bounds__(SUM_THREADS)
 {
     const gidd_embed_chunk *chunk = &args.chunks[blockIdx.x];
     int64_t column = first_column();
-    if (!chunk->head) {
+    if (blockIdx.x >= chunks_there(args) || !chunk->head) {
         return;
     }
     int64_t later = count_later_chunks(args, blockIdx.x);

@@ -26,7 +26,8 @@ typedef struct gidd_loss_row {
 } gidd_loss_row;
 
 /* Row r of logits belongs to position p = row_list ? row_list[r] : first_position + r; its result goes
- * to terms[p], its sequence is p / T. Slots loss_gidd and loss_mdlm take the same arguments. */
+ * to terms[p], its sequence is p / T. A row whose entry is GIDD_NO_POSITION has no terms; in TRAIN it
+ * becomes zeros. Slots loss_gidd and loss_mdlm take the same arguments. */
 typedef struct gidd_loss_args {
     void                *logits;   /* [rows][Vr] E  read; in TRAIN overwritten                     */
     gidd_loss_row       *terms;    /* [B*T]         written at the rows' positions                 */

@@ -350,6 +350,14 @@ static void row_mdlm(const gidd_loss_args *args, gidd_dtype dtype, int64_t r, fl
 // ---- launchers
 // -----------------------------------------------------------------------------------
 
+static void zero_row(const gidd_loss_args *args, gidd_dtype dtype, int64_t r)
+{
+    size_t bytes = (size_t)args->Vr * gidd_dtype_bytes(dtype);
+    if (args->mode == GIDD_LOSS_TRAIN) {
+        memset((char *)args->logits + (size_t)r * bytes, 0, bytes);
+    }
+}
+
 static gidd_status run_rows(gidd_device *device, const gidd_loss_args *args, const char *slot,
                             void (*row_of)(const gidd_loss_args *, gidd_dtype, int64_t, float *))
 {
@@ -364,6 +372,10 @@ static gidd_status run_rows(gidd_device *device, const gidd_loss_args *args, con
     int64_t stride = gidd_scratch_floats(args->Vr + BLOCK);
 #pragma omp parallel for num_threads(device->threads) schedule(static)
     for (int64_t r = 0; r < args->rows; r++) {
+        if (position_of(args, r) == GIDD_NO_POSITION) {
+            zero_row(args, device->dtype, r);
+            continue;
+        }
         row_of(args, device->dtype, r, (float *)device->workspace + stride * omp_get_thread_num());
     }
     return GIDD_OK;

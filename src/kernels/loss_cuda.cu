@@ -386,6 +386,16 @@ static __device__ __forceinline__ int64_t position_of(const gidd_loss_args &args
     return args.row_list != nullptr ? args.row_list[r] : args.first_position + r;
 }
 
+// A row beyond the list: no terms, and in training no gradient.
+template <typename E>
+static __device__ __forceinline__ void zero_row(const gidd_loss_args &args, int64_t r)
+{
+    E *logits = static_cast<E *>(args.logits) + r * args.Vr;
+    for (int64_t i = threadIdx.x; i < args.Vr && args.mode == GIDD_LOSS_TRAIN; i += THREADS) {
+        logits[i] = from_float<E>(0.0f);
+    }
+}
+
 template <typename E, access_kind ACCESS>
 static __device__ __forceinline__ row_view<E, ACCESS> view_of(const gidd_loss_args &args, int64_t r,
                                                               uint4 *chip, int kept)
@@ -504,6 +514,10 @@ static __global__ void __launch_bounds__(THREADS, 2) loss_gidd_kernel(gidd_loss_
     __shared__ gidd_shared shared;
     int thread = static_cast<int>(threadIdx.x);
     int64_t r = blockIdx.x, position = position_of(args, r);
+    if (position == GIDD_NO_POSITION) {
+        zero_row<E>(args, r);
+        return;
+    }
     const gidd_seq_coef *coef = &args.coef[position / args.T];
     row_constants row = {args.x[position], args.z[position], args.mask_id,
                          coef->alpha,      coef->beta_other, coef->beta_mask};
@@ -570,6 +584,10 @@ static __global__ void __launch_bounds__(THREADS, 2) loss_mdlm_kernel(gidd_loss_
     __shared__ float tops[WARPS], totals[WARPS];
     int thread = static_cast<int>(threadIdx.x);
     int64_t r = blockIdx.x, position = position_of(args, r);
+    if (position == GIDD_NO_POSITION) {
+        zero_row<E>(args, r);
+        return;
+    }
     const gidd_seq_coef *coef = &args.coef[position / args.T];
     int32_t x = args.x[position], z = args.z[position];
     bool masked = z != x && z == args.mask_id;

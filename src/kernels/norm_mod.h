@@ -11,6 +11,7 @@
 #ifndef GIDD_KERNELS_NORM_MOD_H
 #define GIDD_KERNELS_NORM_MOD_H
 
+#include "diffusion/batch.h"
 #include "kernels/device.h"
 
 /* Element offsets of the vectors inside a row of modulations (and of their gradients). */
@@ -29,7 +30,8 @@ typedef struct gidd_norm_mod_fwd_args {
     const void      *y;        /* [rows][D] E     branch output; NULL: nothing to add (x_out may be NULL)*/
     const float     *gain;     /* [D]                                                                    */
     const float     *mods;     /* [B][stride]                                                            */
-    const int32_t   *row_list; /* NULL: u row r is row r; else u row i is row row_list[i]; ascending     */
+    const int32_t   *row_list; /* NULL: u row r is row r; else u row i is row row_list[i]; ascending, then
+                                  perhaps GIDD_NO_POSITION, whose rows of u are left as they are         */
     int64_t          u_rows;   /* rows of u: `rows`, or the length of row_list                           */
     gidd_mod_offsets at;
     int64_t          stride;   /* elements of a row of mods                                              */
@@ -55,7 +57,7 @@ typedef struct gidd_norm_mod_bwd_args {
     const float     *mean, *rstd; /* [rows]                                                              */
     const float     *gain;
     const float     *mods;
-    const int32_t   *row_list; /* as forward; rows outside it have du = 0                                */
+    const int32_t   *row_list; /* as forward; rows outside it have du = 0, and du of no row counts       */
     int64_t          u_rows;
     gidd_mod_offsets at;
     int64_t          stride, rows, cols, T;

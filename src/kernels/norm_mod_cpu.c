@@ -141,6 +141,9 @@ gidd_status gidd_norm_mod_fwd_cpu(gidd_device *device, const gidd_norm_mod_fwd_a
     for (int64_t u_row = 0; u_row < args->u_rows; u_row++) {
         float       *scratch = thread_scratch(device, cols, omp_get_thread_num());
         int64_t      row = args->row_list[u_row];
+        if (row == GIDD_NO_POSITION) {
+            continue;
+        }
         const float *x = gidd_elements_in(residual, row * cols, cols, dtype, scratch);
         modulate_row(args, dtype, u_row, row, x, scratch + cols);
     }

@@ -43,7 +43,7 @@ void gidd_announce(const gidd_backward_args *args, int64_t group);
 /* Where the listed rows are, for a norm; all rows where `listed` is 0. */
 static inline const int32_t *gidd_listed_rows(const gidd_model *model, int listed, int64_t *count_p)
 {
-    *count_p = listed ? model->batch.row_count : model->batch.B * model->batch.T;
+    *count_p = listed ? model->listed_rows : model->batch.B * model->batch.T;
     return listed ? model->batch.rows : NULL;
 }
 

@@ -141,7 +141,8 @@ static gidd_status embed_bwd(gidd_model *model, int accumulate)
         .dout = a->dx,
         .sorted = model->batch.sorted,
         .chunks = model->batch.chunks,
-        .chunk_count = model->batch.chunk_count,
+        .chunk_count = model->batch.B * model->batch.T, // there are fewer: the kernel sees how many
+        .counts = model->batch.counts,
         .table_rows = model->params->shape.Vr,
         .cols = model->params->shape.D,
         .accumulate = accumulate,

@@ -187,14 +187,16 @@ static gidd_status allocate_params(gidd_model *model)
 
 static gidd_status allocate_batch(gidd_model *model)
 {
+    static const gidd_loss_sums nothing = {.min_log_px = HUGE_VAL};
     gidd_activations *a = model->activations;
     void *memory = NULL;
     a->batch_bytes = gidd_batch_bytes(model->max_B, model->max_T);
     GIDD_TRY(gidd_device_alloc(model->device, a->batch_bytes, "batch", &a->batch_memory));
     GIDD_TRY(gidd_device_alloc(model->device, terms_bytes(model), "loss terms", &memory));
     model->terms = memory;
-    GIDD_TRY(gidd_device_alloc(model->device, sizeof(*model->sums), "loss sums", &memory));
+    GIDD_TRY(gidd_device_alloc(model->device, 2 * sizeof(*model->sums), "loss sums", &memory));
     model->sums = memory;
+    GIDD_TRY(gidd_device_copy_in(model->device, model->sums + 1, &nothing, sizeof(nothing)));
     return gidd_model_zero_sums(model);
 }
 
@@ -244,7 +246,7 @@ void gidd_model_destroy(gidd_model *model)
         gidd_device_free(device, a->batch_memory, a->batch_bytes);
     }
     gidd_activations_destroy(a, device);
-    gidd_device_free(device, model->sums, sizeof(*model->sums));
+    gidd_device_free(device, model->sums, 2 * sizeof(*model->sums));
     gidd_device_free(device, model->terms, terms_bytes(model));
     gidd_device_free(device, model->grads, whole_bytes(model));
     gidd_device_free(device, model->exact, exact_bytes(model));
@@ -363,7 +365,7 @@ gidd_status gidd_model_init_params(gidd_model *model, uint64_t seed)
 
 /* ---- Batches and sums ------------------------------------------------------------------------ */
 
-gidd_status gidd_model_load(gidd_model *model, const gidd_batch *batch)
+static gidd_status adopt_batch(gidd_model *model, const gidd_batch *batch)
 {
     gidd_activations *a = model->activations;
     if (batch->B < 1 || batch->B > model->max_B || batch->T < 1 || batch->T > model->max_T ||
@@ -377,14 +379,43 @@ gidd_status gidd_model_load(gidd_model *model, const gidd_batch *batch)
     model->batch.row_count = batch->row_count;
     model->batch.chunk_count = batch->chunk_count;
     model->batch.first_sample = batch->first_sample;
+    model->listed_rows = gidd_model_bucket(batch->row_count, batch->B * batch->T);
     a->stage = GIDD_STAGE_NONE;
-    return gidd_device_copy_in(model->device, a->batch_memory, batch->memory, batch->bytes);
+    return GIDD_OK;
+}
+
+gidd_status gidd_model_load(gidd_model *model, const gidd_batch *batch)
+{
+    GIDD_TRY(adopt_batch(model, batch));
+    return gidd_device_copy_in(model->device, model->batch.memory, batch->memory, batch->bytes);
+}
+
+gidd_status gidd_model_load_from(gidd_model *model, const gidd_batch *batch, const void *source)
+{
+    GIDD_TRY(adopt_batch(model, batch));
+    return gidd_device_copy(model->device, model->batch.memory, source, batch->bytes);
+}
+
+int64_t gidd_model_bucket(int64_t row_count, int64_t all)
+{
+    const int64_t unit = (all + GIDD_ROW_BUCKETS - 1) / GIDD_ROW_BUCKETS;
+    const int64_t rows = (row_count + unit - 1) / unit * unit;
+    return rows < all ? rows : all;
+}
+
+void gidd_model_pretend(gidd_model *model, const gidd_pretence *pretence)
+{
+    gidd_activations *a = model->activations;
+    const gidd_stage head = pretence->skip_clean ? GIDD_STAGE_DU_LISTED : GIDD_STAGE_DU;
+    const gidd_stage stages[] = {GIDD_STAGE_NONE, GIDD_STAGE_TRUNK, head};
+    gidd_batch_layout(&model->batch, pretence->B, pretence->T, a->batch_memory);
+    model->listed_rows = pretence->listed_rows;
+    a->stage = stages[pretence->progress];
 }
 
 gidd_status gidd_model_zero_sums(gidd_model *model)
 {
-    static const gidd_loss_sums nothing = {.min_log_px = HUGE_VAL};
-    return gidd_device_copy_in(model->device, model->sums, &nothing, sizeof(nothing));
+    return gidd_device_copy(model->device, model->sums, model->sums + 1, sizeof(*model->sums));
 }
 
 gidd_status gidd_model_read_sums(gidd_model *model, gidd_loss_sums *sums)

@@ -60,10 +60,11 @@ typedef struct gidd_model {
     float             *exact;   /* [params->exact_count] fp32 copy of the tensors that are read in fp32, where
                                    the masters are a slice (E is bf16); else NULL        */
     float             *grads;   /* [memory_count] fp32; NULL in INFER                   */
-    gidd_loss_sums    *sums;    /* on the device */
+    gidd_loss_sums    *sums;    /* on the device: [0] the sums, [1] those of nothing */
     gidd_loss_row     *terms;   /* [max_B*max_T] on the device */
     struct gidd_activations *activations; /* private */
-    gidd_batch         batch;   /* the loaded batch: pointers on the device             */
+    gidd_batch         batch;   /* the loaded batch: pointers on the device; its counts are there too */
+    int64_t            listed_rows; /* rows worked on where only listed ones matter: gidd_model_bucket() */
 } gidd_model;
 
 /* Plans and allocates; all parameters are 0 (gidd_model_set_params or _init_params follows). Owned by the
@@ -115,6 +116,25 @@ float *gidd_model_own_master(const gidd_model *model, const gidd_slice_part *par
 /* Makes `batch` (host, laid out by gidd_batch_layout) the model's batch: copies it to the device in stream
  * order; `batch` is pinned until the device has been synchronised. B <= max_B, T <= max_T. Local. */
 gidd_status gidd_model_load(gidd_model *model, const gidd_batch *batch);
+
+/* The same with bytes that are on the device already (batch->bytes at `source`). Of `batch` only sizes and
+ * counts are read. Local. */
+gidd_status gidd_model_load_from(gidd_model *model, const gidd_batch *batch, const void *source);
+
+/* The rows with which a list of row_count of B*T positions is worked on: the next of GIDD_ROW_BUCKETS + 1
+ * lengths from 0 to B*T, so that only so many ways to run the head exist. Local. */
+enum { GIDD_ROW_BUCKETS = 16 };
+int64_t gidd_model_bucket(int64_t row_count, int64_t all);
+
+/* How far the loaded batch is, for one whose passes are to be recorded and not run (kernels/stream.h): sets
+ * sizes, listed_rows and what counts as done. Local. */
+typedef enum gidd_progress { GIDD_PROGRESS_LOADED = 0, GIDD_PROGRESS_FORWARD, GIDD_PROGRESS_HEAD } gidd_progress;
+typedef struct gidd_pretence {
+    int64_t       B, T, listed_rows;
+    gidd_progress progress;
+    int           skip_clean; /* of the head that counts as done */
+} gidd_pretence;
+void gidd_model_pretend(gidd_model *model, const gidd_pretence *pretence);
 
 /* Embedding, time conditioning and blocks of the loaded batch. Local. */
 gidd_status gidd_model_forward(gidd_model *model);

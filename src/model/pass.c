@@ -43,6 +43,11 @@ gidd_status gidd_model_backward(gidd_model *model, const gidd_backward_args *arg
 
 /* ---- Head ------------------------------------------------------------------------------------ */
 
+static size_t u_bytes(const gidd_model *model, int64_t rows)
+{
+    return (size_t)(rows * model->params->shape.D) * gidd_dtype_bytes(model->device->dtype);
+}
+
 /* The last norm, once a forward: with a list, u_final gets the listed rows only. */
 static gidd_status final_norm_fwd(gidd_model *model, int listed)
 {
@@ -52,6 +57,9 @@ static gidd_status final_norm_fwd(gidd_model *model, int listed)
     }
     if (a->stage != GIDD_STAGE_TRUNK) {
         return gidd_fail(GIDD_ERR_ARG, "the head needs a forward of its own");
+    }
+    if (listed) { // the norm writes no row beyond the list, and the products read some
+        GIDD_TRY(gidd_device_zero(model->device, a->u_final, u_bytes(model, model->listed_rows)));
     }
     GIDD_TRY(gidd_architecture_of(&model->params->shape)->final_norm_fwd(model, listed));
     a->stage = listed ? GIDD_STAGE_NORMED_LISTED : GIDD_STAGE_NORMED;
@@ -151,50 +159,20 @@ static gidd_status zero_head_gradients(gidd_model *model)
                             (size_t)s->Vr * sizeof(float));
 }
 
-/* Rows that the products of a chunk work on. A list's length changes from batch to batch, and every new
- * number of rows would cost a new plan of each product: so it is rounded up, and the rows that were added
- * are zeros. */
-enum { LISTED_ROWS_MULTIPLE = 64 };
-
-static int64_t rounded_rows(const gidd_model *model, int64_t first, int64_t rows)
-{
-    const int64_t all = model->batch.B * model->batch.T;
-    int64_t rounded = (rows + LISTED_ROWS_MULTIPLE - 1) / LISTED_ROWS_MULTIPLE * LISTED_ROWS_MULTIPLE;
-    rounded = rounded < model->head_rows ? rounded : model->head_rows;
-    return rounded < all - first ? rounded : all - first;
-}
-
 int64_t gidd_model_head_rows(const gidd_model *model, int skip_clean)
 {
-    const int64_t all = model->batch.B * model->batch.T, listed = model->batch.row_count;
-    const int64_t full = listed / model->head_rows * model->head_rows;
-    return skip_clean ? full + (full < listed ? rounded_rows(model, full, listed - full) : 0) : all;
-}
-
-static gidd_status zero_rows(gidd_model *model, void *buffer, int64_t cols, int64_t first, int64_t end)
-{
-    size_t row = gidd_dtype_bytes(model->device->dtype) * (size_t)cols;
-    return gidd_device_zero(model->device, (char *)buffer + (size_t)first * row, (size_t)(end - first) * row);
+    return skip_clean ? model->listed_rows : model->batch.B * model->batch.T;
 }
 
 /* Forward, loss and in training backward of rows [first, first + rows). */
 static gidd_status head_chunk(gidd_model *model, const gidd_head_args *args, int64_t first, int64_t rows)
 {
-    const gidd_model_shape *s = &model->params->shape;
-    gidd_activations *a = model->activations;
-    const int64_t padded = args->skip_clean ? rounded_rows(model, first, rows) : rows;
-    if (padded > rows) {
-        GIDD_TRY(zero_rows(model, a->u_final, s->D, first + rows, first + padded));
-    }
-    GIDD_TRY(logits_fwd(model, first, padded));
+    GIDD_TRY(logits_fwd(model, first, rows));
     GIDD_TRY(loss_of_rows(model, args, first, rows));
     if (args->mode != GIDD_LOSS_TRAIN) {
         return GIDD_OK;
     }
-    if (padded > rows) {
-        GIDD_TRY(zero_rows(model, a->logits, s->Vr, rows, padded));
-    }
-    return logits_bwd(model, first, padded, args->accumulate || first > 0);
+    return logits_bwd(model, first, rows, args->accumulate || first > 0);
 }
 
 static gidd_status sum_losses(gidd_model *model, int skip_clean)
@@ -219,7 +197,7 @@ gidd_status gidd_model_head(gidd_model *model, const gidd_head_args *args)
 {
     const int train = args->mode == GIDD_LOSS_TRAIN;
     const int64_t all = model->batch.B * model->batch.T;
-    const int64_t rows = args->skip_clean ? model->batch.row_count : all;
+    const int64_t rows = args->skip_clean ? model->listed_rows : all;
     if (train && model->mode != GIDD_MODEL_TRAIN) {
         return gidd_fail(GIDD_ERR_ARG, "a model without gradients cannot train its head");
     }

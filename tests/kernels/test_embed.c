@@ -57,6 +57,8 @@ static void check_case(gidd_device *device, struct embed_case c, int accumulate)
     buffer dev_ids = buffer_of_bytes(device, ids, (size_t)c.rows * sizeof *ids);
     buffer dev_dout = buffer_of(device, dtype, dout, c.rows * c.D);
     buffer dev_sorted = buffer_of_bytes(device, sorted, (size_t)c.rows * sizeof *sorted);
+    const int32_t counts[4] = {0, (int32_t)chunk_count, 0, 0}; // what a recorded launch goes by
+    buffer dev_counts = buffer_of_bytes(device, counts, sizeof counts);
     buffer dev_chunks = buffer_of_bytes(device, chunks, (size_t)chunk_count * sizeof *chunks);
     CHECK_OK(device->kernels->embed_fwd(device, &(gidd_embed_fwd_args){.out = out.memory,
                                                                        .table = dev_table.memory,
@@ -67,14 +69,15 @@ static void check_case(gidd_device *device, struct embed_case c, int accumulate)
                                                                        .dout = dev_dout.memory,
                                                                        .sorted = dev_sorted.memory,
                                                                        .chunks = dev_chunks.memory,
-                                                                       .chunk_count = chunk_count,
+                                                                       .chunk_count = accumulate ? c.rows : chunk_count,
+                                                                       .counts = accumulate ? dev_counts.memory : NULL,
                                                                        .table_rows = c.ids,
                                                                        .cols = c.D,
                                                                        .accumulate = accumulate}));
     check_buffer("out", &out, exact_out, (gidd_tolerance){dtype, 0, 0});
     check_buffer("dtable", &dtable, exact,
                  (gidd_tolerance){GIDD_F32, (double)c.rows, largest_of(exact, c.ids * c.D)});
-    buffer *all[] = {&out, &dev_table, &dev_ids, &dev_dout, &dev_sorted, &dev_chunks, &dtable};
+    buffer *all[] = {&out, &dev_table, &dev_ids, &dev_dout, &dev_sorted, &dev_chunks, &dev_counts, &dtable};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         buffer_release(all[i]);
     }

@@ -143,6 +143,39 @@ static void check_case(gidd_device *device, loss_case c, int mdlm, int with_list
     release_fixture(&f);
 }
 
+// Entries of no position: no term is written, and training leaves zeros in their rows.
+static void check_unlisted(gidd_device *device, int mdlm)
+{
+    loss_case c = {.rows = 6, .T = 3, .V = 97, .Vr = 128, .p_uniform = 0.1, .spread = 1.0};
+    fixture   f = make_fixture(device, c, mdlm);
+    f.list[4] = f.list[5] = GIDD_NO_POSITION; // without them positions 5 and 0 have no row
+    buffer_release(&f.dev_list);
+    f.dev_list = buffer_of_bytes(device, f.list, (size_t)c.rows * sizeof *f.list);
+    run(&f, mdlm, GIDD_LOSS_EVALUATE, 1, 1.0f);
+    check_buffer("logits after evaluation", &f.dev_logits, f.logits, (gidd_tolerance){device->dtype, 0, 0});
+    run(&f, mdlm, GIDD_LOSS_TRAIN, 1, 1.0f);
+    double *terms = buffer_values(&f.terms), *gradient = buffer_values(&f.dev_logits);
+    for (int64_t p = 0; p < c.rows; p++) {
+        cr_assert_eq(isnan(terms[p * 4]) != 0, p == 0 || p == 5);
+    }
+    for (int64_t i = 4 * c.Vr; i < 6 * c.Vr; i++) {
+        cr_assert_eq(gradient[i], 0.0);
+    }
+    free(terms);
+    free(gradient);
+    release_fixture(&f);
+}
+
+Test(loss, rows_of_no_position)
+{
+    for (int t = 0; t < 2; t++) {
+        gidd_device *device = open_test_device(dtypes[t], 2);
+        check_unlisted(device, 0);
+        check_unlisted(device, 1);
+        gidd_device_close(device);
+    }
+}
+
 static void check_all(int mdlm)
 {
     for (int t = 0; t < 2; t++) {

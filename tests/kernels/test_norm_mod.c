@@ -8,12 +8,14 @@
 
 static const gidd_dtype dtypes[] = {GIDD_F32, GIDD_BF16};
 
+enum { TAIL = 3 }; // entries of no row behind a list
+
 // Everything that one case needs; vectors in double as the reference reads them.
 typedef struct fixture {
     gidd_device     *device;
     gidd_dtype       dtype;
     norm_mod_case    c;
-    int64_t          rows, u_rows, stride;
+    int64_t          rows, u_rows, listed, stride; // u_rows: TAIL more than are listed, where there is a list
     gidd_mod_offsets at;
     int32_t         *list; // rows of u
     double          *x, *y, *gain, *mods;
@@ -26,11 +28,15 @@ static fixture make_fixture(gidd_device *device, norm_mod_case c)
     fixture f = {.device = device, .dtype = device->dtype, .c = c, .rows = c.B * c.T};
     f.stride = 5 * c.D + 3;
     f.at = (gidd_mod_offsets){.shift = c.D + 1, .scale = 3 * c.D + 2, .gate = 0};
-    f.list = malloc((size_t)f.rows * sizeof *f.list);
+    f.list = malloc((size_t)(f.rows + TAIL) * sizeof *f.list);
     for (int64_t r = 0; r < f.rows; r++) {
         if (!c.row_list || random_below(5, r, 2) == 0) {
-            f.list[f.u_rows++] = (int32_t)r;
+            f.list[f.listed++] = (int32_t)r;
         }
+    }
+    f.u_rows = c.row_list ? f.listed + TAIL : f.listed;
+    for (int64_t i = f.listed; i < f.u_rows; i++) {
+        f.list[i] = GIDD_NO_POSITION;
     }
     f.x = random_values(11, f.rows * c.D, 2.0, f.dtype);
     f.y = random_values(12, f.rows * c.D, 2.0, f.dtype);
@@ -107,14 +113,14 @@ static void check_forward(gidd_device *device, norm_mod_case c)
         ref_norm(all + r * D, mean + r, rstd + r, x + r * D, f.gain, mods_of(&f, r, f.at.scale),
                  mods_of(&f, r, f.at.shift), D);
     }
-    for (int64_t i = 0; i < f.u_rows; i++) {
-        memcpy(exact + i * D, all + f.list[i] * D, (size_t)D * sizeof *exact);
+    for (int64_t i = 0; i < f.u_rows * D; i++) {
+        exact[i] = i / D < f.listed ? all[f.list[i / D] * D + i % D] : (double)NAN; // left as it was
     }
     check_buffer("mean", &f.mean, mean, (gidd_tolerance){GIDD_F32, (double)D, 1.0});
     check_buffer("rstd", &f.rstd, rstd,
                  (gidd_tolerance){GIDD_F32, (double)D, largest_of(rstd, f.rows)});
     check_buffer("u", &f.u, exact,
-                 (gidd_tolerance){f.dtype, (double)D, largest_of(exact, f.u_rows * D) + 1.0});
+                 (gidd_tolerance){f.dtype, (double)D, largest_of(exact, f.listed * D) + 1.0});
     free(exact);
     free(x);
     free(mean);
@@ -138,7 +144,7 @@ static gradients reference_backward(const fixture *f, const double *du, const do
                    .dgain = calloc((size_t)D, sizeof(double)),
                    .dmods = calloc((size_t)(f->c.B * f->stride), sizeof(double))};
     double   *du_of_row = calloc((size_t)(f->rows * D), sizeof(double));
-    for (int64_t i = 0; i < f->u_rows; i++) {
+    for (int64_t i = 0; i < f->listed; i++) {
         memcpy(du_of_row + f->list[i] * D, du + i * D, (size_t)D * sizeof *du);
     }
     for (int64_t r = 0; r < f->rows; r++) {
@@ -188,6 +194,9 @@ static void check_backward(gidd_device *device, norm_mod_case c, int with_above,
     double *du = random_values(15, f.u_rows * D, 1.0, f.dtype);
     double *above = random_values(16, numbers, 1.0, f.dtype),
            *old = random_values(17, D, 1.0, GIDD_F32);
+    for (int64_t i = f.listed * D; i < f.u_rows * D; i++) {
+        du[i] = (double)NAN; // of no row
+    }
     gradients g = reference_backward(&f, du, with_above ? above : NULL, x, mean, rstd);
     buffer    dev_du = buffer_of(device, f.dtype, du, f.u_rows * D);
     buffer    dx =

@@ -44,6 +44,12 @@ static gidd_status open_emu(gidd_device *device, int index)
         free(emu);
         return status;
     }
+    status = gidd_late_copies_create(device);
+    if (status != GIDD_OK) {
+        gidd_gemm_destroy(emu->cpu.gemm);
+        free(emu);
+        return status;
+    }
     emu->target = (gidd_launch_target){.processors = 4, .shared_bytes = GIDD_EMU_SHARED_BYTES};
     device->kernels = &kernels_emu;
     device->impl = emu;
@@ -53,6 +59,7 @@ static gidd_status open_emu(gidd_device *device, int index)
 static void close_emu(gidd_device *device)
 {
     gidd_emu *emu = device->impl;
+    gidd_late_copies_destroy(device);
     gidd_gemm_destroy(emu->cpu.gemm);
     free(emu);
 }
@@ -64,6 +71,12 @@ static void alloc_emu(gidd_device *device, size_t bytes, void **memory_p)
     if (*memory_p != NULL) {
         memset(*memory_p, 0xff, bytes);
     }
+}
+
+static gidd_status synchronize_emu(gidd_device *device)
+{
+    gidd_late_copies_finish(device);
+    return GIDD_OK;
 }
 
 static size_t workspace_emu(const gidd_device *device, const gidd_device_limits *limits)
@@ -96,7 +109,7 @@ const gidd_backend gidd_backend_emu = {
     .copy_out = gidd_host_copy,
     .copy = gidd_host_copy,
     .zero = gidd_host_zero,
-    .synchronize = gidd_host_synchronize,
+    .synchronize = synchronize_emu,
     .workspace_bytes = workspace_emu,
     .describe = describe_emu,
 };
