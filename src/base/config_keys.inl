@@ -81,6 +81,7 @@
 
 #define GIDD_CONFIG_KEYS_device(X)                                                                                  \
     X(device, kind, TEXT, "auto", 0, 0, NULL, FREE, "cpu, emu, cuda, or auto: cuda where there is one, else cpu")   \
+    X(device, graphs, ENUM, "auto", 0, 0, "auto|on|off", FREE, "launch a step as recorded segments; auto: on cuda; off: launch by launch, for debugging") \
     X(device, threads, INT, "0", 0, 4096, NULL, FREE, "host threads of a rank; 0: its share of the processors it may use")
 
 #define GIDD_CONFIG_KEYS_comm(X)                                                                                    \

@@ -158,7 +158,7 @@ gidd_status gidd_protocol_report(gidd_protocol *protocol, const gidd_report *rep
 {
     protocol->mine = *report;
     protocol->mine.magic = GIDD_REPORT_MAGIC;
-    protocol->mine.step = protocol->next_step - 1;
+    GIDD_ASSERT(report->step == protocol->next_step - 1 || report->step == protocol->next_step - 2);
     protocol->report_step = protocol->mine.step;
     return gidd_comm_igather(protocol->args.comm, protocol->args.coordinator, &protocol->mine, sizeof protocol->mine,
                              protocol->reports, &protocol->report_request);

@@ -3,7 +3,7 @@
  * Orders and reports: the two messages between the coordinator and the workers (PROTOCOL.md). Fixed
  * size, on a communicator of their own, posted by every rank in one fixed order:
  *
- *     step k:   wait order k | compute ... advance ... compute | post report k
+ *     step k:   wait order k | issue forward | post report k-1, advance | issue the rest
  *     advance:  complete the gather of report k-1; the coordinator decides; broadcast of order k+1
  *
  * so the order for step k+2 rests on report k and on nothing newer, on every machine and at every speed.
@@ -112,7 +112,8 @@ gidd_status gidd_protocol_order(gidd_protocol *protocol, gidd_order *order);
  * the next order. Collective. */
 gidd_status gidd_protocol_advance(gidd_protocol *protocol);
 
-/* Posts the report of the step whose order was received last. Collective. */
+/* Posts the report of step report->step: the one whose order was received last, or the one before it (its
+ * results are read when the next step has been issued); the same on all ranks. Collective. */
 gidd_status gidd_protocol_report(gidd_protocol *protocol, const gidd_report *report);
 
 /* After an order to stop: completes what is in flight; the coordinator gets the last reports through

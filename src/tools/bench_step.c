@@ -16,7 +16,6 @@
 #include <string.h>
 
 enum {
-    PREFETCH_DEPTH = 3, /* as in a run */
     /* parts of a step that no kernel accounts for, after the profile's */
     PART_DATA = GIDD_BENCH_PARTS,
     PART_COMM,
@@ -59,24 +58,6 @@ static gidd_status open_data(gidd_bench *bench, step_work *w)
     return gidd_comm_agree(world, gidd_shard_set_open(folder, &w->worker.shards));
 }
 
-static gidd_status open_prefetch(const gidd_bench *bench, step_work *w)
-{
-    gidd_worker *worker = &w->worker;
-    gidd_comm *workers = bench->comms->workers;
-    int64_t first = 0, rows = 0;
-    gidd_loader_slice(bench->config->training.global_batch, gidd_comm_rank(workers),
-                      gidd_comm_size(workers), &first, &rows);
-    GIDD_TRY(gidd_prefetch_create(&(gidd_prefetch_args){.loader = worker->loader,
-                                                        .end_step = w->plan.total + w->profiled,
-                                                        .row_first = first,
-                                                        .row_count = rows,
-                                                        .micro_batch = worker->micro_batch,
-                                                        .depth = PREFETCH_DEPTH},
-                                  &worker->prefetch));
-    worker->step.prefetch = worker->prefetch;
-    return GIDD_OK;
-}
-
 static gidd_status allocate_times(step_work *w)
 {
     double *seconds =
@@ -108,7 +89,7 @@ static gidd_status prepare(gidd_bench *bench, step_work *w)
         status = allocate_times(w);
     }
     if (status == GIDD_OK) {
-        status = open_prefetch(bench, w);
+        status = gidd_worker_open_feed(worker, 0, w->plan.total + w->profiled);
     }
     return gidd_comm_agree(worker->world, status);
 }
@@ -135,7 +116,11 @@ static gidd_status run_step(step_work *w, int64_t index, gidd_report *report)
         .lr = w->worker.config->optimizer.lr,
         .actions = GIDD_ACT_TRAIN | (w->skips_clean ? (uint32_t)GIDD_ACT_SKIP_CLEAN : 0)};
     GIDD_TRY(gidd_comm_barrier(w->worker.world));
-    GIDD_TRY(gidd_step_run(&w->worker.step, &order, report));
+    int64_t start_ns = gidd_clock_ns();
+    GIDD_TRY(gidd_step_run(&w->worker.step, &order));
+    memset(report, 0, sizeof *report);
+    GIDD_TRY(gidd_step_report(&w->worker.step, report));
+    report->step_ns = gidd_clock_ns() - start_ns; // until the device is done
     if (report->skipped) {
         return gidd_fail(GIDD_ERR_DIVERGED, "the gradient of step %lld is not finite",
                          (long long)index);

@@ -5,6 +5,7 @@
 #include "worker/worker.h"
 
 #include "base/log.h"
+#include "coordinator/skip_guard.h"
 #include "worker/evaluate.h"
 #include "worker/layout.h"
 
@@ -46,6 +47,42 @@ static gidd_status open_slice(gidd_worker *worker)
                                      : gidd_slice_init(&worker->slice, &worker->params, 0, 1);
 }
 
+static int wants_graphs(const gidd_worker *worker)
+{
+    int asked = worker->config->device.graphs;
+    return asked == GIDD_CONFIG_GRAPHS_ON ||
+           (asked == GIDD_CONFIG_GRAPHS_AUTO && strncmp(worker->device->kernels->device, "cuda", 4) == 0);
+}
+
+// `rows`: sequences of a step on this rank.
+static gidd_status open_segments(gidd_worker *worker, int64_t rows)
+{
+    const gidd_config *config = worker->config;
+    int64_t            micro_batches = (rows + worker->micro_batch - 1) / worker->micro_batch;
+    gidd_skip_guard    guard; // only to know whether any order will say so
+    gidd_skip_guard_init(&guard, config);
+    worker->step = (gidd_step_context){.model = worker->model,
+                                       .optimizer = worker->optimizer,
+                                       .results = worker->results,
+                                       .micro_batches = micro_batches};
+    GIDD_TRY(gidd_segments_create(
+        &(gidd_segments_args){.model = worker->model,
+                              .optimizer = worker->optimizer,
+                              .scale = 1.0f / (float)(config->training.global_batch * config->model.context),
+                              .T = config->model.context,
+                              .B = worker->micro_batch,
+                              .last_B = rows - (micro_batches - 1) * worker->micro_batch,
+                              .micro_batches = micro_batches,
+                              .may_skip = guard.skips,
+                              .use_graphs = wants_graphs(worker),
+                              .chunk_done = gidd_step_poll,
+                              .grads_ready = gidd_step_post,
+                              .context = &worker->step},
+        &worker->segments));
+    worker->step.segments = worker->segments;
+    return GIDD_OK;
+}
+
 static gidd_status open_model(gidd_worker *worker)
 {
     const gidd_config *config = worker->config;
@@ -79,13 +116,8 @@ static gidd_status open_model(gidd_worker *worker)
         return gidd_fail(GIDD_ERR_NOMEM, "no memory for the evaluation batch");
     }
     gidd_batch_layout(&worker->eval_batch, worker->micro_batch, config->model.context, memory);
-    worker->step = (gidd_step_context){
-        .model = worker->model,
-        .optimizer = worker->optimizer,
-        .micro_batches = (rows + worker->micro_batch - 1) / worker->micro_batch,
-        .scale = 1.0f / (float)(config->training.global_batch * config->model.context),
-    };
-    return GIDD_OK;
+    GIDD_TRY(gidd_results_create(worker->model, worker->optimizer, &worker->results));
+    return open_segments(worker, rows);
 }
 
 static gidd_status open_buckets(gidd_worker *worker)
@@ -135,9 +167,28 @@ gidd_status gidd_worker_build(gidd_worker *worker)
     return gidd_comm_agree(worker->world, local);
 }
 
+gidd_status gidd_worker_open_feed(gidd_worker *worker, int64_t first_step, int64_t end_step)
+{
+    int64_t first = 0, rows = 0;
+    gidd_loader_slice(worker->config->training.global_batch, gidd_comm_rank(worker->args.comms->workers),
+                      gidd_comm_size(worker->args.comms->workers), &first, &rows);
+    GIDD_TRY(gidd_feed_create(worker->device,
+                              &(gidd_prefetch_args){.loader = worker->loader,
+                                                    .first_step = first_step,
+                                                    .end_step = end_step,
+                                                    .row_first = first,
+                                                    .row_count = rows,
+                                                    .micro_batch = worker->micro_batch},
+                              &worker->feed));
+    worker->step.feed = worker->feed;
+    return GIDD_OK;
+}
+
 void gidd_worker_release(gidd_worker *worker)
 {
-    gidd_prefetch_destroy(worker->prefetch);
+    gidd_feed_destroy(worker->feed);
+    gidd_segments_destroy(worker->segments);
+    gidd_results_destroy(worker->results);
     gidd_protocol_destroy(worker->protocol);
     gidd_checkpoint_writer_destroy(worker->writer);
     (void)!gidd_coordinator_close(worker->coordinator); // open only after a failure, which is being told

@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "worker/optimizer.h"
 
+#include "kernels/stream.h"
+
 #include <math.h>
 #include <stdlib.h>
+
+enum { NUMBERS_KEPT = 4 }; // the host is never so many steps ahead of the device
 
 static size_t moment_bytes(const gidd_optimizer *optimizer)
 {
@@ -27,6 +31,8 @@ static gidd_status allocate(gidd_optimizer *optimizer)
     optimizer->partials = memory;
     GIDD_TRY(gidd_device_alloc(device, sizeof(*optimizer->state), "update state", &memory));
     optimizer->state = memory;
+    GIDD_TRY(gidd_device_host_alloc(device, NUMBERS_KEPT * sizeof(*optimizer->sent), "step numbers", &memory));
+    optimizer->sent = memory;
     GIDD_TRY(gidd_device_zero(device, optimizer->m, bytes));
     GIDD_TRY(gidd_device_zero(device, optimizer->v, bytes));
     return gidd_device_zero(device, optimizer->state, sizeof(*optimizer->state));
@@ -59,6 +65,7 @@ void gidd_optimizer_destroy(gidd_optimizer *optimizer)
         return;
     }
     gidd_device *device = optimizer->args.device;
+    gidd_device_host_free(device, optimizer->sent);
     gidd_device_free(device, optimizer->state, sizeof(*optimizer->state));
     gidd_device_free(device, optimizer->partials, partials_bytes(optimizer));
     gidd_device_free(device, optimizer->v, moment_bytes(optimizer));
@@ -71,7 +78,8 @@ gidd_status gidd_optimizer_set(gidd_optimizer *optimizer, int64_t k, double lr)
 {
     const gidd_optimizer_args *args = &optimizer->args;
     const double count = (double)k + 1.0;
-    optimizer->next = (gidd_update_state){
+    gidd_update_state *next = &optimizer->sent[optimizer->sent_count++ % NUMBERS_KEPT];
+    *next = (gidd_update_state){
         .lr = (float)lr,
         .beta1 = (float)args->beta1,
         .beta2 = (float)args->beta2,
@@ -81,8 +89,7 @@ gidd_status gidd_optimizer_set(gidd_optimizer *optimizer, int64_t k, double lr)
         .bias2 = (float)(1.0 - pow(args->beta2, count)),
         .clip = (float)args->clip,
     };
-    return gidd_device_copy_in(args->device, optimizer->state, &optimizer->next,
-                               sizeof(optimizer->next));
+    return gidd_stream_copy_in(args->device, GIDD_STREAM_MAIN, optimizer->state, next, sizeof(*next));
 }
 
 gidd_status gidd_optimizer_norm(gidd_optimizer *optimizer, gidd_model *model)

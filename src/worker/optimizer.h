@@ -32,7 +32,8 @@ typedef struct gidd_optimizer {
     float              *m, *v;    /* [slice->own_count] on the device; start at 0     */
     double             *partials; /* [slice->chunk_count] on the device               */
     gidd_update_state  *state;    /* on the device                                    */
-    gidd_update_state   next;     /* what set() sends there                           */
+    gidd_update_state  *sent;     /* pinned: what set() sent there for the last steps */
+    int64_t             sent_count;
 } gidd_optimizer;
 
 /* Allocates and zeroes the moments. GIDD_ERR_NOMEM. Local. */

@@ -5,10 +5,9 @@
 #include "base/fault.h"
 #include "worker/replicate.h"
 
-#include <string.h>
 
 // Keeps MPI moving between the head's chunks; a failure is told at the next place that can return it.
-static void poll_reduction(void *context)
+void gidd_step_poll(void *context)
 {
     gidd_step_context *c = context;
     if (c->poll_status == GIDD_OK) {
@@ -17,7 +16,7 @@ static void poll_reduction(void *context)
 }
 
 // Backward has completed all gradients up to `group`: buckets that end there can be summed over the ranks.
-static void post_buckets(void *context, int32_t group)
+void gidd_step_post(void *context, int32_t group)
 {
     gidd_step_context *c = context;
     const gidd_params *params = c->model->params;
@@ -28,75 +27,100 @@ static void post_buckets(void *context, int32_t group)
         }
         c->poll_status = gidd_bucket_post(c->buckets, c->next_bucket++);
     }
-    poll_reduction(c);
+    gidd_step_poll(c);
 }
 
-static gidd_status run_micro_batch(gidd_step_context *c, int64_t index, int skip_clean, gidd_report *report)
+static gidd_status run(gidd_step_context *c, gidd_segment segment, gidd_segment_kind kind)
+{
+    segment.kind = kind;
+    return gidd_segment_run(c->segments, &segment);
+}
+
+static gidd_status run_micro_batch(gidd_step_context *c, int64_t index, int skip_clean)
 {
     const gidd_batch *batch = NULL;
-    int               last = index + 1 == c->micro_batches;
     gidd_fault_point("fetch");
-    GIDD_TRY(gidd_prefetch_next(c->prefetch, &batch));
-    GIDD_TRY(gidd_model_load(c->model, batch));
-    report->head_rows += gidd_model_head_rows(c->model, skip_clean);
+    GIDD_TRY(gidd_feed_take(c->feed, c->model, &batch));
+    c->head_rows += gidd_model_head_rows(c->model, skip_clean);
+    gidd_segment segment = {.B = batch->B,
+                            .accumulate = index > 0,
+                            .last = index + 1 == c->micro_batches,
+                            .skip_clean = skip_clean,
+                            .rows = c->model->listed_rows};
     gidd_fault_point("forward");
-    GIDD_TRY(gidd_model_forward(c->model));
-    GIDD_TRY(gidd_model_head(c->model, &(gidd_head_args){.mode = GIDD_LOSS_TRAIN,
-                                                         .scale = c->scale,
-                                                         .accumulate = index > 0,
-                                                         .skip_clean = skip_clean,
-                                                         .chunk_done = poll_reduction,
-                                                         .context = c}));
-    if (index == 0 && c->protocol != NULL) {
-        GIDD_TRY(gidd_protocol_advance(c->protocol)); // the last step's reports have long arrived
+    GIDD_TRY(run(c, segment, GIDD_SEGMENT_TRUNK));
+    GIDD_TRY(run(c, segment, GIDD_SEGMENT_HEAD));
+    GIDD_TRY(gidd_feed_send(c->feed)); // the next record travels while the device is busy
+    if (index == 0 && c->midway != NULL) {
+        GIDD_TRY(c->midway(c->context));
     }
     gidd_fault_point("backward");
-    if (last && gidd_fault_nan("gradient")) {
+    if (segment.last && gidd_fault_nan("gradient")) {
         c->model->grads[0] = __builtin_nanf(""); // on the CPU the device's memory is the host's
     }
-    GIDD_TRY(gidd_model_backward(c->model, &(gidd_backward_args){.accumulate = index > 0,
-                                                                 .grads_ready = last ? post_buckets : NULL,
-                                                                 .context = c}));
-    gidd_prefetch_release(c->prefetch);
+    GIDD_TRY(run(c, segment, GIDD_SEGMENT_BACKWARD));
     return c->poll_status;
 }
 
 static gidd_status update(gidd_step_context *c, const gidd_order *order)
 {
+    const gidd_segment any = {0};
     GIDD_TRY(gidd_optimizer_set(c->optimizer, order->step, order->lr));
-    GIDD_TRY(gidd_optimizer_norm(c->optimizer, c->model));
+    GIDD_TRY(run(c, any, GIDD_SEGMENT_NORM));
     GIDD_TRY(gidd_replicate_norm(c->optimizer, c->buckets));
-    GIDD_TRY(gidd_optimizer_apply(c->optimizer, c->model));
+    GIDD_TRY(run(c, any, GIDD_SEGMENT_UPDATE));
     return gidd_replicate_weights(c->model, c->buckets);
 }
 
-gidd_status gidd_step_run(gidd_step_context *c, const gidd_order *order, gidd_report *report)
+gidd_status gidd_step_run(gidd_step_context *c, const gidd_order *order)
 {
-    int64_t start_ns = gidd_clock_ns(), waited_ns = gidd_prefetch_waited_ns(c->prefetch);
-    memset(report, 0, sizeof *report);
+    int64_t start_ns = gidd_clock_ns(), waited_ns = gidd_feed_waited_ns(c->feed);
     c->next_bucket = 0;
     c->poll_status = GIDD_OK;
+    c->head_rows = 0;
     GIDD_TRY(gidd_model_zero_sums(c->model));
     for (int64_t i = 0; i < c->micro_batches; i++) {
         gidd_watch_point(c->watch, GIDD_WATCH_STEP, order->step, "micro-batch");
-        GIDD_TRY(run_micro_batch(c, i, (order->actions & GIDD_ACT_SKIP_CLEAN) != 0, report));
+        GIDD_TRY(run_micro_batch(c, i, (order->actions & GIDD_ACT_SKIP_CLEAN) != 0));
     }
     gidd_fault_point("reduce");
     int64_t reduce_ns = gidd_clock_ns();
     gidd_watch_point(c->watch, GIDD_WATCH_STEP, order->step, "reduction");
     GIDD_TRY(gidd_bucket_wait_all(c->buckets));
-    report->comm_ns = gidd_clock_ns() - reduce_ns;
+    int64_t reduced_ns = gidd_clock_ns();
     gidd_fault_point("update");
     GIDD_TRY(update(c, order));
-    int skipped = 0;
-    GIDD_TRY(gidd_optimizer_read(c->optimizer, &report->grad_norm, &skipped));
     gidd_fault_point("updated");
-    GIDD_TRY(gidd_model_read_sums(c->model, &report->train));
-    c->skipped_in_row = skipped ? c->skipped_in_row + 1 : 0;
-    report->skipped = skipped;
+    GIDD_TRY(gidd_results_send(c->results));
+    struct gidd_step_times times = {.step = order->step,
+                                    .head_rows = c->head_rows,
+                                    .step_ns = gidd_clock_ns() - start_ns,
+                                    .data_ns = gidd_feed_waited_ns(c->feed) - waited_ns,
+                                    .comm_ns = reduced_ns - reduce_ns};
+    c->times[c->issued++ % 2] = times;
+    gidd_watch_step_done(c->watch, times.step_ns);
+    return GIDD_OK;
+}
+
+int gidd_step_is_open(const gidd_step_context *c)
+{
+    return c->reported < c->issued;
+}
+
+gidd_status gidd_step_report(gidd_step_context *c, gidd_report *report)
+{
+    gidd_result result;
+    GIDD_TRY(gidd_results_take(c->results, &result));
+    const struct gidd_step_times *times = &c->times[c->reported++ % 2];
+    c->skipped_in_row = result.update.skip ? c->skipped_in_row + 1 : 0;
+    report->step = times->step;
+    report->train = result.train;
+    report->grad_norm = result.update.norm;
+    report->skipped = result.update.skip;
     report->skipped_in_row = c->skipped_in_row;
-    report->data_ns = gidd_prefetch_waited_ns(c->prefetch) - waited_ns;
-    report->step_ns = gidd_clock_ns() - start_ns;
-    gidd_watch_step_done(c->watch, report->step_ns);
+    report->head_rows = times->head_rows;
+    report->step_ns = times->step_ns;
+    report->data_ns = times->data_ns;
+    report->comm_ns = times->comm_ns;
     return GIDD_OK;
 }

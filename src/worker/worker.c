@@ -54,19 +54,39 @@ static uint32_t writer_state(const gidd_worker *worker)
     return states[gidd_checkpoint_writer_state(worker->writer)];
 }
 
-// One order that is not a stop: the step, then what comes after it, then the report.
+// The last step's report, once the work of another step was issued behind it, or nothing will be.
+static gidd_status send_report(gidd_worker *worker)
+{
+    if (!worker->report_is_open) {
+        return GIDD_OK;
+    }
+    if (worker->has_slice) {
+        GIDD_TRY(gidd_step_report(&worker->step, &worker->report));
+    }
+    worker->report_is_open = 0;
+    worker->report.signals = gidd_signals_seen();
+    worker->report.writer = writer_state(worker);
+    gidd_fault_point("report");
+    return gidd_protocol_report(worker->protocol, &worker->report);
+}
+
+static gidd_status midway(void *context)
+{
+    gidd_worker *worker = context;
+    GIDD_TRY(send_report(worker));
+    return gidd_protocol_advance(worker->protocol);
+}
+
+// One order that is not a stop: the step, then what comes after it. Its report is sent in the next step.
 static gidd_status follow_order(gidd_worker *worker, const gidd_order *order)
 {
-    gidd_report report;
-    memset(&report, 0, sizeof report);
-    if (worker->has_slice) {
-        GIDD_TRY(gidd_step_run(&worker->step, order, &report));
-    } else {
-        GIDD_TRY(gidd_protocol_advance(worker->protocol));
-    }
+    GIDD_TRY(worker->has_slice ? gidd_step_run(&worker->step, order) : midway(worker));
     worker->completed = order->step + 1;
+    worker->report_is_open = 1;
+    memset(&worker->report, 0, sizeof worker->report);
+    worker->report.step = order->step;
     if ((order->actions & GIDD_ACT_EVAL) && worker->has_slice) {
-        GIDD_TRY(evaluate(worker, &report));
+        GIDD_TRY(evaluate(worker, &worker->report));
     }
     if (order->actions & GIDD_ACT_CHECKPOINT) {
         gidd_watch_point(worker->watch, GIDD_WATCH_CHECKPOINT, worker->completed, "checkpoint");
@@ -77,10 +97,7 @@ static gidd_status follow_order(gidd_worker *worker, const gidd_order *order)
             gidd_log_last_error();
         }
     }
-    report.signals = gidd_signals_seen();
-    report.writer = writer_state(worker);
-    gidd_fault_point("report");
-    return gidd_protocol_report(worker->protocol, &report);
+    return GIDD_OK;
 }
 
 static gidd_status train(gidd_worker *worker, gidd_stop_reason *reason_p)
@@ -97,7 +114,7 @@ static gidd_status train(gidd_worker *worker, gidd_stop_reason *reason_p)
         }
         if (order.actions & GIDD_ACT_STOP) {
             *reason_p = (gidd_stop_reason)order.reason;
-            return GIDD_OK;
+            return send_report(worker);
         }
         GIDD_TRY(follow_order(worker, &order));
     }
@@ -131,17 +148,7 @@ static gidd_status open_loop(gidd_worker *worker)
 {
     gidd_status local = GIDD_OK;
     if (worker->has_slice) {
-        int64_t first = 0, rows = 0;
-        gidd_loader_slice(worker->config->training.global_batch, gidd_comm_rank(worker->args.comms->workers),
-                          gidd_comm_size(worker->args.comms->workers), &first, &rows);
-        local = gidd_prefetch_create(&(gidd_prefetch_args){.loader = worker->loader,
-                                                           .first_step = worker->first_step,
-                                                           .end_step = worker->config->training.steps,
-                                                           .row_first = first,
-                                                           .row_count = rows,
-                                                           .micro_batch = worker->micro_batch,
-                                                           .depth = 3},
-                                     &worker->prefetch);
+        local = gidd_worker_open_feed(worker, worker->first_step, worker->config->training.steps);
     }
     GIDD_TRY(gidd_comm_agree(worker->world, local));
     GIDD_TRY(open_coordinator(worker));
@@ -151,8 +158,8 @@ static gidd_status open_loop(gidd_worker *worker)
                                                         .decide = gidd_coordinator_decide,
                                                         .context = worker->coordinator},
                                   &worker->protocol));
-    worker->step.prefetch = worker->prefetch;
-    worker->step.protocol = worker->protocol;
+    worker->step.midway = midway;
+    worker->step.context = worker;
     worker->step.watch = worker->watch;
     worker->completed = worker->first_step;
     return GIDD_OK;

@@ -50,7 +50,7 @@ typedef struct gidd_worker {
     gidd_vocab              vocab;
     gidd_schedule           schedule;
     gidd_loader            *loader;
-    gidd_prefetch          *prefetch;
+    gidd_feed              *feed;
     /* model; device and below only with a slice */
     gidd_params             params;
     gidd_slice              slice;          /* what this rank updates and saves */
@@ -61,11 +61,15 @@ typedef struct gidd_worker {
     gidd_buckets           *buckets;
     gidd_batch              eval_batch;
     int64_t                 micro_batch;
+    gidd_segments          *segments;
+    gidd_results           *results;
     gidd_step_context       step;
     /* the run */
     gidd_run_lock          *lock;           /* coordinator */
     gidd_coordinator       *coordinator;    /* coordinator */
     gidd_protocol          *protocol;
+    gidd_report             report;         /* of the last step, as far as it is known */
+    int                     report_is_open; /* ... and not yet sent                    */
     gidd_checkpoint_layout  layout;
     gidd_checkpoint_writer *writer;
     int64_t                 first_step;     /* steps completed at start */
@@ -83,6 +87,9 @@ gidd_status gidd_worker_join(gidd_worker *worker);
  * a slice. Collective. */
 gidd_status gidd_worker_build(gidd_worker *worker);
 void        gidd_worker_release(gidd_worker *worker);
+
+/* build.c: the batch records of steps [first_step, end_step), where there is a slice. Local. */
+gidd_status gidd_worker_open_feed(gidd_worker *worker, int64_t first_step, int64_t end_step);
 
 /* state.c: from and to checkpoints. Collective. */
 gidd_status gidd_worker_restore(gidd_worker *worker);

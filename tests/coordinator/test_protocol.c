@@ -52,6 +52,7 @@ static gidd_status run_steps(gidd_comm_set *set, witness *w, int64_t first, int6
             break;
         }
         GIDD_TRY_GOTO(gidd_protocol_advance(protocol));
+        report.step = step;
         report.grad_norm = (double)(100 * step + gidd_comm_rank(set->protocol));
         if (w->senseless_at > 0 && step == w->senseless_at && gidd_comm_rank(set->protocol) + 1 == gidd_comm_size(set->protocol)) {
             report.writer = 77;

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/segments.h"
+
+#include <stdlib.h>
+
+typedef struct recorded_segment {
+    gidd_segment segment;
+    gidd_graph  *graph;
+} recorded_segment;
+
+struct gidd_segments {
+    gidd_segments_args args;
+    gidd_device       *device;
+    recorded_segment  *recorded;
+    int64_t            count, capacity;
+};
+
+/* Issues a segment's work; `hosted`: with the host's functions in the middle of it. */
+static gidd_status issue(const gidd_segments_args *args, const gidd_segment *segment, int hosted)
+{
+    switch (segment->kind) {
+    case GIDD_SEGMENT_TRUNK:
+        return gidd_model_forward(args->model);
+    case GIDD_SEGMENT_HEAD:
+        return gidd_model_head(args->model, &(gidd_head_args){.mode = GIDD_LOSS_TRAIN,
+                                                              .scale = args->scale,
+                                                              .accumulate = segment->accumulate,
+                                                              .skip_clean = segment->skip_clean,
+                                                              .chunk_done = hosted ? args->chunk_done : NULL,
+                                                              .context = args->context});
+    case GIDD_SEGMENT_BACKWARD:
+        return gidd_model_backward(args->model,
+                                   &(gidd_backward_args){.accumulate = segment->accumulate,
+                                                         .grads_ready = hosted && segment->last ? args->grads_ready : NULL,
+                                                         .context = args->context});
+    case GIDD_SEGMENT_NORM:
+        return gidd_optimizer_norm(args->optimizer, args->model);
+    case GIDD_SEGMENT_UPDATE:
+        return gidd_optimizer_apply(args->optimizer, args->model);
+    }
+    return gidd_fail(GIDD_ERR_ARG, "no segment %d", (int)segment->kind);
+}
+
+/* Which of the fields make a variant of their own. */
+static int is_same(const gidd_segment *a, const gidd_segment *b)
+{
+    int passes = a->kind <= GIDD_SEGMENT_BACKWARD, gradients = passes && a->kind != GIDD_SEGMENT_TRUNK;
+    return a->kind == b->kind && (!passes || a->B == b->B) &&
+           (!gradients || (a->accumulate == b->accumulate && a->skip_clean == b->skip_clean &&
+                           (!a->skip_clean || a->rows == b->rows)));
+}
+
+static gidd_graph *find(const gidd_segments *segments, const gidd_segment *segment)
+{
+    for (int64_t i = 0; i < segments->count; i++) {
+        if (is_same(&segments->recorded[i].segment, segment)) {
+            return segments->recorded[i].graph;
+        }
+    }
+    return NULL;
+}
+
+static gidd_status record(gidd_segments *segments, gidd_segment segment)
+{
+    if (find(segments, &segment) != NULL) {
+        return GIDD_OK;
+    }
+    const gidd_progress before[] = {[GIDD_SEGMENT_TRUNK] = GIDD_PROGRESS_LOADED,
+                                    [GIDD_SEGMENT_HEAD] = GIDD_PROGRESS_FORWARD,
+                                    [GIDD_SEGMENT_BACKWARD] = GIDD_PROGRESS_HEAD};
+    if (segment.kind <= GIDD_SEGMENT_BACKWARD) {
+        gidd_model_pretend(segments->args.model, &(gidd_pretence){.B = segment.B,
+                                                                  .T = segments->args.T,
+                                                                  .listed_rows = segment.rows,
+                                                                  .progress = before[segment.kind],
+                                                                  .skip_clean = segment.skip_clean});
+    }
+    if (segments->count == segments->capacity) {
+        int64_t           capacity = 2 * segments->capacity + 16;
+        recorded_segment *recorded = realloc(segments->recorded, (size_t)capacity * sizeof *recorded);
+        if (recorded == NULL) {
+            return gidd_fail(GIDD_ERR_NOMEM, "no memory for %lld graphs", (long long)capacity);
+        }
+        segments->recorded = recorded;
+        segments->capacity = capacity;
+    }
+    gidd_graph *graph = NULL;
+    GIDD_TRY(gidd_graph_begin(segments->device));
+    gidd_status status = issue(&segments->args, &segment, 0);
+    if (status != GIDD_OK) {
+        gidd_graph_abandon(segments->device);
+        return status;
+    }
+    GIDD_TRY(gidd_graph_end(segments->device, &graph));
+    segments->recorded[segments->count++] = (recorded_segment){segment, graph};
+    return GIDD_OK;
+}
+
+/* Both directions through head and blocks, for one B, of a first or a further micro-batch. */
+static gidd_status record_gradients(gidd_segments *segments, gidd_segment segment)
+{
+    segment.kind = GIDD_SEGMENT_HEAD;
+    GIDD_TRY(record(segments, segment));
+    segment.kind = GIDD_SEGMENT_BACKWARD;
+    return record(segments, segment);
+}
+
+static gidd_status record_passes(gidd_segments *segments, int64_t B)
+{
+    const gidd_segments_args *args = &segments->args;
+    int64_t                   all = B * args->T;
+    GIDD_TRY(record(segments, (gidd_segment){.kind = GIDD_SEGMENT_TRUNK, .B = B}));
+    for (int accumulate = 0; accumulate <= (args->micro_batches > 1); accumulate++) {
+        gidd_segment segment = {.B = B, .accumulate = accumulate};
+        GIDD_TRY(record_gradients(segments, segment));
+        segment.skip_clean = 1;
+        for (int64_t i = 0; args->may_skip && i <= GIDD_ROW_BUCKETS; i++) {
+            segment.rows = gidd_model_bucket(all * i / GIDD_ROW_BUCKETS, all);
+            GIDD_TRY(record_gradients(segments, segment));
+        }
+    }
+    return GIDD_OK;
+}
+
+static gidd_status record_all(gidd_segments *segments)
+{
+    GIDD_TRY(record_passes(segments, segments->args.B));
+    GIDD_TRY(record_passes(segments, segments->args.last_B));
+    GIDD_TRY(record(segments, (gidd_segment){.kind = GIDD_SEGMENT_NORM}));
+    return record(segments, (gidd_segment){.kind = GIDD_SEGMENT_UPDATE});
+}
+
+gidd_status gidd_segments_create(const gidd_segments_args *args, gidd_segments **segments_p)
+{
+    gidd_segments *segments = calloc(1, sizeof *segments);
+    if (segments == NULL) {
+        return gidd_fail(GIDD_ERR_NOMEM, "no memory for the segments of a step");
+    }
+    segments->args = *args;
+    segments->device = args->model->device;
+    gidd_status status = args->use_graphs ? record_all(segments) : GIDD_OK;
+    if (status != GIDD_OK) {
+        gidd_segments_destroy(segments);
+        return status;
+    }
+    *segments_p = segments;
+    return GIDD_OK;
+}
+
+void gidd_segments_destroy(gidd_segments *segments)
+{
+    if (segments != NULL) {
+        for (int64_t i = 0; i < segments->count; i++) {
+            gidd_graph_destroy(segments->device, segments->recorded[i].graph);
+        }
+        free(segments->recorded);
+        free(segments);
+    }
+}
+
+gidd_status gidd_segment_run(gidd_segments *segments, const gidd_segment *segment)
+{
+    const gidd_segments_args *args = &segments->args;
+    if (!args->use_graphs) {
+        return issue(args, segment, 1);
+    }
+    gidd_graph *graph = find(segments, segment);
+    if (graph == NULL) {
+        return gidd_fail(GIDD_ERR_ARG, "segment %d of %lld sequences, %lld rows was not recorded", (int)segment->kind,
+                         (long long)segment->B, (long long)segment->rows);
+    }
+    GIDD_TRY(gidd_graph_launch(segments->device, graph));
+    if (segment->kind == GIDD_SEGMENT_HEAD && args->chunk_done != NULL) {
+        args->chunk_done(args->context);
+    }
+    if (segment->kind == GIDD_SEGMENT_BACKWARD && segment->last && args->grads_ready != NULL) {
+        args->grads_ready(args->context, (int32_t)args->model->params->group_count - 1);
+    }
+    return GIDD_OK;
+}
+
+int64_t gidd_segments_count(const gidd_segments *segments, int64_t *launches_p)
+{
+    int64_t launches = 0;
+    for (int64_t i = 0; i < segments->count; i++) {
+        int64_t size = gidd_graph_size(segments->recorded[i].graph);
+        launches = size < 0 || launches < 0 ? -1 : launches + size;
+    }
+    *launches_p = launches;
+    return segments->count;
+}
