@@ -128,10 +128,10 @@ int64_t gidd_model_bucket(int64_t row_count, int64_t all);
 
 /* How far the loaded batch is, for one whose passes are to be recorded and not run (kernels/stream.h): sets
  * sizes, listed_rows and what counts as done. Local. */
-typedef enum gidd_progress { GIDD_PROGRESS_LOADED = 0, GIDD_PROGRESS_FORWARD, GIDD_PROGRESS_HEAD } gidd_progress;
+typedef enum gidd_pass_stage { GIDD_PASS_LOADED = 0, GIDD_PASS_FORWARD, GIDD_PASS_HEAD } gidd_pass_stage;
 typedef struct gidd_pretence {
     int64_t       B, T, listed_rows;
-    gidd_progress progress;
+    gidd_pass_stage progress;
     int           skip_clean; /* of the head that counts as done */
 } gidd_pretence;
 void gidd_model_pretend(gidd_model *model, const gidd_pretence *pretence);

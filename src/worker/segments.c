@@ -65,9 +65,9 @@ static gidd_status record(gidd_segments *segments, gidd_segment segment)
     if (find(segments, &segment) != NULL) {
         return GIDD_OK;
     }
-    const gidd_progress before[] = {[GIDD_SEGMENT_TRUNK] = GIDD_PROGRESS_LOADED,
-                                    [GIDD_SEGMENT_HEAD] = GIDD_PROGRESS_FORWARD,
-                                    [GIDD_SEGMENT_BACKWARD] = GIDD_PROGRESS_HEAD};
+    const gidd_pass_stage before[] = {[GIDD_SEGMENT_TRUNK] = GIDD_PASS_LOADED,
+                                    [GIDD_SEGMENT_HEAD] = GIDD_PASS_FORWARD,
+                                    [GIDD_SEGMENT_BACKWARD] = GIDD_PASS_HEAD};
     if (segment.kind <= GIDD_SEGMENT_BACKWARD) {
         gidd_model_pretend(segments->args.model, &(gidd_pretence){.B = segment.B,
                                                                   .T = segments->args.T,

@@ -49,8 +49,10 @@ int gidd_step_is_open(const gidd_step_context *context);
 gidd_status gidd_step_report(gidd_step_context *context, gidd_report *report);
 
 /* The host's part of the segments: keeps communication moving; starts the reduction of gradients that are
- * complete (gidd_segments_args; `context` is the gidd_step_context). */
+ * complete (gidd_segments_args; `context` is the gidd_step_context). Collective, as the reduction is. */
 void gidd_step_poll(void *context);
+
+/* See gidd_step_poll. Collective. */
 void gidd_step_post(void *context, int32_t group);
 
 #endif

@@ -304,6 +304,21 @@ scenario_zero() { # ZeRO-1 on or off: the same bytes on 1, 2 and 3 ranks, across
     [[ $on != "$off" ]] || die "--dry-run does not show what ZeRO-1 saves"
 }
 
+scenario_graphs() { # recorded segments or launch by launch: the same bytes, with listed rows, ZeRO-1, and after a kill
+    train plain 2 device.graphs=off
+    [[ $rc -eq 0 ]] || die "plain: exit $rc"
+    GIDD_FAULT=kill:rank=1,point=backward,step=13 train recorded 2 device.graphs=on comm.zero=on
+    [[ $rc -eq 137 ]] || die "exit $rc"
+    train recorded 2 device.graphs=on comm.zero=on
+    [[ $rc -eq 0 ]] || die "recorded: exit $rc"
+    same_run plain recorded
+    train masks0 2 diffusion.process=mdlm model.p_uniform=0 training.steps=10 training.micro_batch=4 device.graphs=off
+    [[ $rc -eq 0 ]] || die "listed rows: exit $rc"
+    train masks1 2 diffusion.process=mdlm model.p_uniform=0 training.steps=10 training.micro_batch=4 device.graphs=on
+    [[ $rc -eq 0 ]] || die "listed rows, recorded: exit $rc"
+    same_run masks0 masks1
+}
+
 scenario_emu() { # the CUDA kernels, on the host, train as the CPU's do
     local kind
     for kind in cpu emu; do
