@@ -133,6 +133,7 @@ void gidd_fault_point_of(int64_t step, const char *name)
     if (kind == FAULT_NONE || kind == FAULT_NAN || !strikes(name, step)) {
         return;
     }
+    gidd_log(GIDD_LOG_WARN, "fault", "fault strikes: %s", name);
     switch (kind) {
     case FAULT_KILL:
         (void)kill(getpid(), SIGKILL);

@@ -141,7 +141,7 @@ static gidd_status newest_path(const char *run_dir, char **path_p)
         i++;
     }
     if (i == count) {
-        status = gidd_fail(GIDD_ERR_MISSING, "no checkpoint in %s", run_dir);
+        status = gidd_fail(GIDD_ERR_MISSING, "no checkpoint in %s: neither its manifest.json nor checkpoints/step-N is there", run_dir);
     } else if (asprintf(path_p, "%s/checkpoints/%s", run_dir, entries[i].name) < 0) {
         status = gidd_fail(GIDD_ERR_NOMEM, "out of memory for a path");
     }

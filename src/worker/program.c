@@ -3,7 +3,7 @@
 
 #include "base/cli.h"
 #include "base/log.h"
-#include "worker/worker.h"
+#include "worker/prove_resume.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -13,16 +13,19 @@ typedef struct program_options {
     int         dry_run;
     int         ranks;
     int         steal_lock;
+    int         prove_resume;
     char        allow_change[1024]; /* all --allow-change, comma separated */
 } program_options;
 
-enum { OPTION_DRY_RUN = 256, OPTION_RANKS, OPTION_ALLOW_CHANGE, OPTION_STEAL_LOCK };
+enum { OPTION_DRY_RUN = 256, OPTION_RANKS, OPTION_ALLOW_CHANGE, OPTION_STEAL_LOCK, OPTION_PROVE_RESUME };
 
 static const struct argp_option options[] = {
     {"dry-run", OPTION_DRY_RUN, NULL, 0, "print the plan (parameters, memory, FLOPs, checkpoint size) and leave", 0},
     {"ranks", OPTION_RANKS, "N", 0, "ranks that --dry-run plans for (default 1)", 0},
     {"allow-change", OPTION_ALLOW_CHANGE, "KEY", 0, "let this semantic key differ from the checkpoint's (repeatable)", 0},
     {"steal-lock", OPTION_STEAL_LOCK, NULL, 0, "take the run directory's lock even from a living holder", 0},
+    {"prove-resume", OPTION_PROVE_RESUME, NULL, 0, "train six steps in one go and six with an abrupt end and a resume, beside "
+     "run.dir, and compare all bytes: prints \"bit-exact\" (exit 0) or the first difference (exit 65)", 0},
     {0},
 };
 
@@ -53,6 +56,9 @@ static error_t parse_option(int key, char *word, struct argp_state *state)
     case OPTION_STEAL_LOCK:
         o->steal_lock = 1;
         return 0;
+    case OPTION_PROVE_RESUME:
+        o->prove_resume = 1;
+        return 0;
     default:
         return ARGP_ERR_UNKNOWN;
     }
@@ -65,11 +71,11 @@ static int run_job(const program_options *o, const gidd_config *config, gidd_com
     memset(&comms, 0, sizeof comms);
     gidd_status status = gidd_comm_bootstrap(argc, argv, role, &comms);
     if (status == GIDD_OK) {
-        status = gidd_worker_run(&(gidd_worker_args){.config = config,
-                                                     .comms = &comms,
-                                                     .allow_change = o->allow_change,
-                                                     .steal_lock = o->steal_lock},
-                                 &exit_code);
+        const gidd_worker_args args = {.config = config,
+                                       .comms = &comms,
+                                       .allow_change = o->allow_change,
+                                       .steal_lock = o->steal_lock};
+        status = o->prove_resume ? gidd_prove_resume(&args, &exit_code) : gidd_worker_run(&args, &exit_code);
     } else {
         exit_code = gidd_status_exit_code(status);
     }

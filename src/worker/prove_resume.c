@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "worker/prove_resume.h"
 
-#include "base/log.h"
+#include "coordinator/signals.h"
 #include "io/shard_files.h"
 
 #include <errno.h>
@@ -42,6 +42,9 @@ static gidd_status make_folder(proof *p)
 
 static gidd_status prepare(proof *p)
 {
+    if (p->args->config->training.steps <= STEPS) {
+        return gidd_fail(GIDD_ERR_CONFIG, "training.steps: a proof needs more than %d", STEPS);
+    }
     gidd_status local = p->args->comms->is_coordinator ? make_folder(p) : GIDD_OK;
     p->config = malloc(sizeof *p->config);
     if (local == GIDD_OK && p->config == NULL) {
@@ -50,7 +53,6 @@ static gidd_status prepare(proof *p)
     GIDD_TRY(gidd_comm_agree(p->world, local));
     GIDD_TRY(gidd_comm_bcast(p->world, p->args->comms->coordinator, p->folder, sizeof p->folder));
     *p->config = *p->args->config;
-    p->config->training.steps = STEPS;
     p->config->checkpoint.every_steps = EVERY;
     p->config->checkpoint.every_minutes = 0;
     p->config->checkpoint.keep_last = STEPS;
@@ -68,13 +70,13 @@ static gidd_status prepare(proof *p)
 static gidd_status run_once(proof *p, const char *name, int64_t give_up_after, int *exit_code_p)
 {
     gidd_worker_args args = *p->args;
-    int wanted = give_up_after > 0 ? GIDD_EXIT_RERUN : GIDD_EXIT_FINISHED;
     args.config = p->config;
+    args.stop_after = give_up_after > 0 ? 0 : STEPS;
     args.give_up_after = give_up_after;
     args.allow_change = NULL;
     (void)snprintf(p->config->run.dir, sizeof p->config->run.dir, "%.*s/%s", GIDD_CONFIG_TEXT_MAX - 16, p->folder, name);
     GIDD_TRY(gidd_worker_run(&args, exit_code_p));
-    if (*exit_code_p != wanted) {
+    if (*exit_code_p != GIDD_EXIT_RERUN || gidd_signals_seen() != 0) {
         return gidd_fail(GIDD_ERR_PEER, "the proof was interrupted; %s is left", p->folder);
     }
     return GIDD_OK;
@@ -206,9 +208,7 @@ gidd_status gidd_prove_resume(const gidd_worker_args *args, int *exit_code_p)
 {
     proof p = {.args = args, .world = args->comms->world};
     gidd_status status = prove(&p, exit_code_p);
-    if (status != GIDD_OK && *exit_code_p == GIDD_EXIT_FINISHED) {
-        *exit_code_p = gidd_status_exit_code(status);
-    }
+    *exit_code_p = gidd_status_exit_code(status);
     free(p.config);
     return status;
 }

@@ -117,6 +117,10 @@ static gidd_status train(gidd_worker *worker, gidd_stop_reason *reason_p)
             return send_report(worker);
         }
         GIDD_TRY(follow_order(worker, &order));
+        if (worker->completed == worker->args.stop_after || worker->completed == worker->args.give_up_after) {
+            *reason_p = worker->completed == worker->args.stop_after ? GIDD_STOP_TIME : GIDD_STOP_NONE;
+            return GIDD_OK;
+        }
     }
 }
 
@@ -189,6 +193,17 @@ static gidd_status leave(gidd_worker *worker, gidd_stop_reason reason)
     return GIDD_OK;
 }
 
+// As if killed, but for one thing: there has to be a checkpoint to come back to.
+static gidd_status give_up(gidd_worker *worker)
+{
+    GIDD_TRY(gidd_comm_agree(worker->world, gidd_protocol_drain(worker->protocol)));
+    while (gidd_checkpoint_committed_step(worker->writer) < 0 &&
+           gidd_checkpoint_writer_state(worker->writer) != GIDD_CHECKPOINT_IDLE) {
+        GIDD_TRY(gidd_worker_checkpoint_advance(worker));
+    }
+    return GIDD_OK;
+}
+
 static gidd_status run_loop(gidd_worker *worker, int *exit_code_p)
 {
     gidd_stop_reason reason = GIDD_STOP_NONE;
@@ -198,6 +213,10 @@ static gidd_status run_loop(gidd_worker *worker, int *exit_code_p)
         // the others wait in some collective and cannot be asked: the job ends here, with a documented code
         gidd_log_last_error();
         gidd_comm_abort(gidd_status_exit_code(trained));
+    }
+    if (reason == GIDD_STOP_NONE) {
+        *exit_code_p = GIDD_EXIT_RERUN;
+        return give_up(worker);
     }
     GIDD_TRY(leave(worker, reason));
     *exit_code_p = gidd_stop_exit_code(reason);

@@ -26,6 +26,9 @@ typedef struct gidd_worker_args {
     gidd_comm_set     *comms;        /* borrowed; bootstrapped */
     const char        *allow_change; /* comma separated keys that may differ from the checkpoint; or NULL */
     int                steal_lock;
+    int64_t            stop_after;    /* leave once so many steps are done, as if the time were up; 0: do not */
+    int64_t            give_up_after; /* end then as if killed: without a final checkpoint, but not before one was
+                                         committed; exit code 75; 0: do not */
 } gidd_worker_args;
 
 /* Runs until the coordinator orders a stop. *exit_code_p is the process's exit code, the same on all ranks,

@@ -7,7 +7,9 @@
 #ifndef GIDD_TESTS_STORAGE_FIXTURE_H
 #define GIDD_TESTS_STORAGE_FIXTURE_H
 
+#ifndef STATE_LARGE
 #define STATE_SMALL
+#endif
 #include "mpi/checkpoint_state.h"
 #include "support/mpi_test.h"
 
