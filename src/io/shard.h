@@ -15,8 +15,8 @@
  *
  * A gidd_shard_set may be used from several threads: every HDF5 call of the process goes through
  * one lock. Reads copy into the caller's memory. Shard files are opened at their first use,
- * read-only and without file locks, and stay open (the least recently used is closed beyond a few
- * hundred).
+ * read-only and without file locks, and stay open; opening a set raises the process's limit of open files towards its
+ * hard limit for that, and beyond what is allowed the least recently used shard is closed.
  */
 #ifndef GIDD_IO_SHARD_H
 #define GIDD_IO_SHARD_H

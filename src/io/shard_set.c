@@ -9,9 +9,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
-enum { OPEN_FILES_MAX = 256 }; // well below the usual limit of 1024 descriptors
+enum { OPEN_FILES_MIN = 64, OTHER_FILES = 256, SETS = 4 };
 
 struct shard_state {
     gidd_shard_file file;
@@ -25,7 +26,7 @@ struct gidd_shard_set {
     gidd_shard_entry *entries;  // [shard_count]
     int64_t *first_document;    // [shard_count + 1]
     struct shard_state *shards; // [shard_count], guarded by the HDF5 lock, as the next two are
-    int64_t open_count;
+    int64_t open_count, open_max;
     int64_t tick;
 };
 
@@ -55,9 +56,29 @@ static gidd_status check_sizes(const gidd_shard_set *set)
     return GIDD_OK;
 }
 
+// How many shards may be open at once. Opening one costs half a millisecond, forty times a window, and windows go all
+// over the data: so all of them, if the system lets this process have as many files. A process may raise its own limit
+// as far as its hard limit; several sets (data.mix) and everything else must find room too.
+static int64_t open_files_max(int64_t shard_count)
+{
+    struct rlimit limit;
+    rlim_t wanted = (rlim_t)(OTHER_FILES + SETS * shard_count);
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) {
+        return OPEN_FILES_MIN;
+    }
+    if (limit.rlim_cur < wanted && limit.rlim_cur < limit.rlim_max) {
+        rlim_t before = limit.rlim_cur;
+        limit.rlim_cur = wanted < limit.rlim_max ? wanted : limit.rlim_max;
+        limit.rlim_cur = setrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : before;
+    }
+    int64_t files = limit.rlim_cur >= wanted ? shard_count : ((int64_t)limit.rlim_cur - OTHER_FILES) / SETS;
+    return files < OPEN_FILES_MIN ? OPEN_FILES_MIN : files;
+}
+
 static gidd_status prepare(gidd_shard_set *set)
 {
     int64_t count = set->info.shard_count;
+    set->open_max = open_files_max(count);
     set->first_document = calloc((size_t)count + 1, sizeof *set->first_document);
     set->shards = calloc((size_t)count, sizeof *set->shards);
     if (set->first_document == NULL || set->shards == NULL) {
@@ -152,7 +173,7 @@ static gidd_status open_shard(gidd_shard_set *set, int64_t s, const char *name)
     if (shard->file.file >= 0) {
         return GIDD_OK;
     }
-    if (set->open_count == OPEN_FILES_MAX) {
+    if (set->open_count == set->open_max) {
         close_oldest(set);
     }
     char *path = gidd_path_join(set->dir, name);
