@@ -24,11 +24,13 @@
 #define GIDD_CONFIG_KEYS_data(X)                                                                                    \
     X(data, dir, TEXT, "data/owt", 0, 0, NULL, FREE, "folder of the shards (index.json); its digest is part of the run's identity") \
     X(data, source, LIST, "", 0, 0, NULL, FREE, "corpus to shard when data.dir has none: folders, .txt, .jsonl, archives") \
+    X(data, mix, LIST, "", 0, 0, NULL, FREE, "several folders of shards with weights, FOLDER:WEIGHT, in place of data.dir; identity like its digest") \
+    X(data, window, ENUM, "document", 0, 0, "document|padded|packed", IDENTITY, "rows: one window a document and epoch | documents cut into rows | documents run together") \
     X(data, tokenizer, TEXT, "data/tokenizer", 0, 0, NULL, FREE, "folder of vocab.bpe and encoder.json")            \
     X(data, suffixes, LIST, "txt,md,rst", 0, 0, NULL, FREE, "file name endings taken from folders and archives")    \
     X(data, json_key, TEXT, "text", 0, 0, NULL, FREE, "key of the text in .jsonl inputs")                           \
     X(data, valid_documents, INT, "100000", 1, 1e12, NULL, IDENTITY, "the last so many documents are the validation split") \
-    X(data, max_add_padding, INT, "0", 0, 65536, NULL, SEMANTIC, "largest padding that a window of a long document may end with")
+    X(data, max_add_padding, INT, "0", 0, 65536, NULL, SEMANTIC, "largest padding that a window of a long document may end with (data.window: document)")
 
 #define GIDD_CONFIG_KEYS_model(X)                                                                                   \
     X(model, hidden_size, INT, "768", 8, 65536, NULL, IDENTITY, "D: width of the residual stream, a multiple of 8") \

@@ -14,6 +14,13 @@
  * over the split, so it uses no training randomness and does not depend on batch size or ranks
  * either.
  *
+ * A mix of sources is drawn by quota, not by dice (mix_order.h): of every 1024 samples in a row each source has
+ * exactly its share, rounded to 1/1024 of them, in an order keyed by (seed, block). The m-th sample of a source takes
+ * that source's example permutation(seed, source, m div E)(m mod E), so a source goes through all it has before it
+ * repeats anything, however small its share. The validation split of a mix is drawn from the sources' own
+ * by the same rule with the evaluation seed, each in order, and ends before the first of them would: any beginning of
+ * it has the mix's proportions too.
+ *
  * Windows (SPEC section 12): BOS and EOS around the document unless already there; longer than T: a
  * random window of T ids, never the last one unless max_add_padding > 0; shorter: PAD on the right,
  * attention mask 0 there. Only the ids of the window are read.
@@ -50,6 +57,14 @@ gidd_source gidd_source_of_shards(gidd_shard_set *set);
 
 /* ------------------------------------------------------------------ the loader */
 
+/* A source of a mix and its weight; weights are relative to their sum. */
+typedef struct gidd_loader_part {
+    gidd_source source; /* its context is borrowed */
+    double weight;      /* > 0 */
+} gidd_loader_part;
+
+enum { GIDD_LOADER_PARTS_MAX = 64 };
+
 typedef enum gidd_window_mode {
     GIDD_WINDOW_DOCUMENT = 0, /* one window a document and epoch (the reference's default) */
     GIDD_WINDOW_PADDED,       /* all rows of T of [BOS doc EOS], padded up to the next multiple */
@@ -57,7 +72,9 @@ typedef enum gidd_window_mode {
 } gidd_window_mode;
 
 typedef struct gidd_loader_args {
-    gidd_source source;            /* copied; its context is borrowed */
+    gidd_source source;            /* the only one, unless there is a mix; its context is borrowed */
+    const gidd_loader_part *mix;   /* [mix_count] copied; NULL: no mix */
+    int64_t mix_count;             /* 0 .. GIDD_LOADER_PARTS_MAX, all of one vocabulary */
     const gidd_schedule *schedule; /* copied */
     gidd_vocab vocab;              /* V == 0: gidd_vocab_of(source.vocab_size) */
     uint64_t seed;                 /* training: order, crops, times, noise */
@@ -72,13 +89,15 @@ typedef struct gidd_loader_args {
 typedef struct gidd_loader gidd_loader;
 
 /* Checks the arguments and, in the modes PADDED and PACKED, reads all lengths to count the rows.
- * Errors: CONFIG (no training document, a schedule over another vocabulary, a value out of range),
+ * Errors: CONFIG (no training document, a schedule over another vocabulary, a value out of range, sources of
+ * different vocabularies, a weight below 1/1024 of the sum),
  * what the source returns, NOMEM. *loader_p is owned by the caller. Local. */
 gidd_status gidd_loader_open(const gidd_loader_args *args, gidd_loader **loader_p);
 void gidd_loader_close(gidd_loader *loader);
 
 /* The vocabulary, the ids of a row (T), and the number of examples (windows or rows) of an epoch
- * and of the validation split; in mode DOCUMENT they are documents. Local. */
+ * and of the validation split; in mode DOCUMENT they are documents. With a mix, train_examples is the sum over its
+ * sources, which are gone through at different speeds. Local. */
 const gidd_vocab *gidd_loader_vocab(const gidd_loader *loader);
 int64_t gidd_loader_row_length(const gidd_loader *loader);
 int64_t gidd_loader_train_examples(const gidd_loader *loader);
@@ -102,7 +121,7 @@ gidd_status gidd_loader_build_eval(const gidd_loader *loader, int64_t first, int
  * start and its exclusive bound; -1 and 0 where nothing is cut. ERR_ARG: start is beyond the bound.
  * Local. */
 typedef struct gidd_window_args {
-    int64_t example; /* 0 <= example < gidd_loader_train_examples() */
+    int64_t example; /* 0 <= example < gidd_loader_train_examples(); of a mix: of its first source */
     int64_t start;
     uint64_t sample;
     int32_t *x;              /* [T] written */

@@ -55,7 +55,7 @@ static gidd_status open_data(gidd_bench *bench, step_work *w)
                                      ? gidd_bench_shards_make(folder, bench->config->model.context)
                                      : GIDD_OK));
     }
-    return gidd_comm_agree(world, gidd_shard_set_open(folder, &w->worker.shards));
+    return gidd_comm_agree(world, gidd_data_set_open(folder, "", &w->worker.data));
 }
 
 static gidd_status allocate_times(step_work *w)

@@ -2,7 +2,7 @@
  *
  * gidd-eval: the validation ELBO of a checkpoint over the whole split, over all ranks.
  */
-#include "io/shard.h"
+#include "io/data_set.h"
 #include "tools/model_options.h"
 #include "tools/tool.h"
 #include "worker/evaluate.h"
@@ -22,7 +22,7 @@ typedef struct eval_options {
 typedef struct eval_work {
     const eval_options *options;
     gidd_inference      inference;
-    gidd_shard_set     *shards;
+    gidd_data_set      *data;
     gidd_loader        *loader;
     gidd_batch          batch;
     int64_t            *histogram;
@@ -67,10 +67,11 @@ static gidd_status open_data(eval_work *work)
 {
     const gidd_config *config = &work->inference.config;
     int64_t            B = work->options->batch, T = config->model.context;
-    GIDD_TRY(gidd_shard_set_open(config->data.dir, &work->shards));
-    const gidd_shard_info *info = gidd_shard_set_info(work->shards);
+    GIDD_TRY(gidd_data_set_open(config->data.dir, config->data.mix, &work->data));
+    const gidd_data_info *info = gidd_data_set_info(work->data);
     GIDD_TRY(gidd_inference_check_tokenizer(&work->inference, config->data.dir, info->tokenizer_digest, info->vocab_size));
-    GIDD_TRY(gidd_loader_open(&(gidd_loader_args){.source = gidd_source_of_shards(work->shards),
+    GIDD_TRY(gidd_loader_open(&(gidd_loader_args){.mix = gidd_data_set_parts(work->data),
+                                                  .mix_count = info->source_count,
                                                   .schedule = &work->inference.schedule,
                                                   .vocab = work->inference.vocab,
                                                   .seed = (uint64_t)config->run.seed,
@@ -78,7 +79,7 @@ static gidd_status open_data(eval_work *work)
                                                   .global_batch = 1,
                                                   .T = T,
                                                   .max_add_padding = config->data.max_add_padding,
-                                                  .window = GIDD_WINDOW_DOCUMENT},
+                                                  .window = (gidd_window_mode)config->data.window},
                               &work->loader));
     void *memory = aligned_alloc(64, (gidd_batch_bytes(B, T) + 63) / 64 * 64);
     work->histogram = calloc((size_t)work->inference.vocab.V, sizeof *work->histogram);
@@ -201,7 +202,7 @@ static gidd_status run_eval(void *context, gidd_comm_set *comms)
     work->options = context;
     gidd_status status = evaluate_split(work, comms);
     gidd_loader_close(work->loader);
-    gidd_shard_set_close(work->shards);
+    gidd_data_set_close(work->data);
     gidd_inference_close(&work->inference);
     free(work->batch.memory);
     free(work->histogram);

@@ -16,11 +16,12 @@
 static gidd_status open_loader(gidd_worker *worker)
 {
     const gidd_config     *config = worker->config;
-    const gidd_shard_info *info = gidd_shard_set_info(worker->shards);
+    const gidd_data_info *info = gidd_data_set_info(worker->data);
     worker->vocab = gidd_resolve_vocab(config, info->vocab_size);
     gidd_schedule_args schedule = gidd_resolve_schedule(config, &worker->vocab);
     GIDD_TRY(gidd_schedule_init(&worker->schedule, &schedule));
-    return gidd_loader_open(&(gidd_loader_args){.source = gidd_source_of_shards(worker->shards),
+    return gidd_loader_open(&(gidd_loader_args){.mix = gidd_data_set_parts(worker->data),
+                                                .mix_count = info->source_count,
                                                 .schedule = &worker->schedule,
                                                 .vocab = worker->vocab,
                                                 .seed = (uint64_t)config->run.seed,
@@ -28,7 +29,7 @@ static gidd_status open_loader(gidd_worker *worker)
                                                 .global_batch = config->training.global_batch,
                                                 .T = config->model.context,
                                                 .max_add_padding = config->data.max_add_padding,
-                                                .window = GIDD_WINDOW_DOCUMENT},
+                                                .window = (gidd_window_mode)config->data.window},
                             &worker->loader);
 }
 
@@ -145,7 +146,7 @@ gidd_status gidd_worker_build(gidd_worker *worker)
     gidd_watch_point(worker->watch, GIDD_WATCH_STARTUP, 0, "model");
     gidd_status local = open_loader(worker);
     if (local == GIDD_OK) {
-        gidd_model_shape shape = gidd_resolve_shape(config, gidd_shard_set_info(worker->shards)->vocab_size);
+        gidd_model_shape shape = gidd_resolve_shape(config, gidd_data_set_info(worker->data)->vocab_size);
         int64_t          pieces = worker->has_slice ? gidd_comm_size(worker->args.comms->workers) : 1;
         local = gidd_params_init(&worker->params, &shape, (size_t)(config->comm.bucket_mib * 1048576), pieces);
     }
@@ -202,7 +203,7 @@ void gidd_worker_release(gidd_worker *worker)
     free(worker->layout.tensors);
     gidd_params_release(&worker->params);
     gidd_loader_close(worker->loader);
-    gidd_shard_set_close(worker->shards);
+    gidd_data_set_close(worker->data);
     gidd_run_lock_release(worker->lock);
     gidd_watch_destroy(worker->watch);
     free(worker->config_text);

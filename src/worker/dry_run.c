@@ -21,16 +21,16 @@ typedef struct dry_plan {
 // The vocabulary comes with the shards; a plan made before there are any assumes GPT-2's.
 static gidd_status find_vocabulary(const gidd_config *config, dry_plan *plan)
 {
-    gidd_shard_set *shards = NULL;
-    gidd_status     status = gidd_shard_set_open(config->data.dir, &shards);
+    gidd_data_set *data = NULL;
+    gidd_status    status = gidd_data_set_open(config->data.dir, config->data.mix, &data);
     plan->base_ids = GPT2_IDS;
     if (status == GIDD_ERR_MISSING) {
         return GIDD_OK;
     }
     GIDD_TRY(status);
     plan->has_data = 1;
-    plan->base_ids = gidd_shard_set_info(shards)->vocab_size;
-    gidd_shard_set_close(shards);
+    plan->base_ids = gidd_data_set_info(data)->vocab_size;
+    gidd_data_set_close(data);
     return GIDD_OK;
 }
 

@@ -75,7 +75,7 @@ static gidd_status prepare_data(gidd_worker *worker)
     if (worker->is_coordinator) {
         char path[GIDD_CONFIG_TEXT_MAX + 32];
         (void)snprintf(path, sizeof path, "%s/index.json", config->data.dir);
-        build = access(path, F_OK) != 0 && config->data.source[0] != '\0';
+        build = access(path, F_OK) != 0 && config->data.source[0] != '\0' && config->data.mix[0] == '\0';
     }
     GIDD_TRY(gidd_comm_bcast(worker->world, worker->args.comms->coordinator, &build, sizeof build));
     if (build) {
@@ -84,7 +84,7 @@ static gidd_status prepare_data(gidd_worker *worker)
         GIDD_TRY(gidd_shard_job_run_config(worker->world, config, worker->args.comms->node_size, NULL, NULL));
         gidd_watch_point(worker->watch, GIDD_WATCH_STARTUP, 0, "data");
     }
-    gidd_status local = gidd_shard_set_open(config->data.dir, &worker->shards);
+    gidd_status local = gidd_data_set_open(config->data.dir, config->data.mix, &worker->data);
     if (local == GIDD_ERR_MISSING && !build) {
         char story[sizeof gidd_error_last()->text];
         memcpy(story, gidd_error_last()->text, sizeof story);
@@ -95,7 +95,7 @@ static gidd_status prepare_data(gidd_worker *worker)
 
 static gidd_status compare_data(gidd_worker *worker)
 {
-    const gidd_shard_info *info = gidd_shard_set_info(worker->shards);
+    const gidd_data_info *info = gidd_data_set_info(worker->data);
     char                   first[GIDD_DIGEST_SIZE];
     memcpy(first, info->data_digest, sizeof first);
     GIDD_TRY(gidd_comm_bcast(worker->world, worker->args.comms->coordinator, first, sizeof first));
@@ -103,7 +103,7 @@ static gidd_status compare_data(gidd_worker *worker)
     if (strcmp(first, info->data_digest) != 0) {
         local = gidd_fail(GIDD_ERR_CORRUPT, "%s holds other data here (digest %s) than on the coordinator's host (%s)",
                           worker->config->data.dir, info->data_digest, first);
-    } else if (info->valid_documents != worker->config->data.valid_documents) {
+    } else if (worker->config->data.mix[0] == '\0' && info->valid_documents != worker->config->data.valid_documents) {
         local = gidd_fail(GIDD_ERR_CONFIG, "%s: data.valid_documents: %lld, but %s was split with %lld",
                           gidd_config_place(worker->config, "data.valid_documents"),
                           (long long)worker->config->data.valid_documents, worker->config->data.dir,

@@ -92,7 +92,7 @@ static gidd_status compare_config(gidd_worker *worker, const gidd_checkpoint_fie
 {
     const char *text = gidd_checkpoint_text_find(fields->texts, fields->text_count, "config");
     const char *data = gidd_checkpoint_text_find(fields->texts, fields->text_count, "data_digest");
-    const char *mine = gidd_shard_set_info(worker->shards)->data_digest;
+    const char *mine = gidd_data_set_info(worker->data)->data_digest;
     if (text == NULL || data == NULL) {
         return gidd_fail(GIDD_ERR_CORRUPT, "the checkpoint does not say its configuration and data");
     }
@@ -108,8 +108,11 @@ static gidd_status compare_config(gidd_worker *worker, const gidd_checkpoint_fie
     }
     free(before);
     if (status == GIDD_OK && strcmp(data, mine) != 0) {
-        status = gidd_fail(GIDD_ERR_CONFIG, "%s: data.dir: %s holds other data (digest %s) than the run was trained on (%s)",
-                           gidd_config_place(worker->config, "data.dir"), worker->config->data.dir, mine, data);
+        int         is_mix = worker->config->data.mix[0] != '\0';
+        const char *key = is_mix ? "data.mix" : "data.dir";
+        status = gidd_fail(GIDD_ERR_CONFIG, "%s: %s: %s holds other data (digest %s) than the run was trained on (%s)",
+                           gidd_config_place(worker->config, key), key,
+                           is_mix ? worker->config->data.mix : worker->config->data.dir, mine, data);
     }
     return status;
 }
@@ -298,12 +301,12 @@ gidd_status gidd_worker_checkpoint_begin(gidd_worker *worker)
     const gidd_config   *config = worker->config;
     int64_t              capacity = worker->params.bucket_count * GIDD_CHECKPOINT_SECTIONS_MAX;
     char                 base_ids[16];
-    (void)snprintf(base_ids, sizeof base_ids, "%d", gidd_shard_set_info(worker->shards)->vocab_size);
+    (void)snprintf(base_ids, sizeof base_ids, "%d", gidd_data_set_info(worker->data)->vocab_size);
     gidd_checkpoint_text texts[] = {
         {"base_ids", base_ids},
         {"config", worker->config_text},
-        {"data_digest", gidd_shard_set_info(worker->shards)->data_digest},
-        {"tokenizer_digest", gidd_shard_set_info(worker->shards)->tokenizer_digest},
+        {"data_digest", gidd_data_set_info(worker->data)->data_digest},
+        {"tokenizer_digest", gidd_data_set_info(worker->data)->tokenizer_digest},
     };
     fingerprint print;
     fill_fingerprint(worker, &print);

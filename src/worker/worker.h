@@ -14,7 +14,7 @@
 #include "io/checkpoint.h"
 #include "io/loader.h"
 #include "io/lock.h"
-#include "io/shard.h"
+#include "io/data_set.h"
 #include "model/model.h"
 #include "worker/optimizer.h"
 #include "worker/replicate.h"
@@ -49,7 +49,7 @@ typedef struct gidd_worker {
     int                     is_coordinator;
     gidd_watch             *watch;
     /* data */
-    gidd_shard_set         *shards;
+    gidd_data_set          *data;
     gidd_vocab              vocab;
     gidd_schedule           schedule;
     gidd_loader            *loader;
