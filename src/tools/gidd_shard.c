@@ -12,6 +12,7 @@
 #include "coordinator/shard_job.h"
 #include "io/shard.h"
 #include "tokenizer/bpe.h"
+#include "tools/shard_look.h"
 
 #include <argp.h>
 #include <errno.h>
@@ -20,9 +21,16 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { INPUTS_MAX = 4096 };
+enum { INPUTS_MAX = 4096, STATS_IDS = 20 };
 
-typedef enum command { COMMAND_BUILD, COMMAND_VERIFY, COMMAND_INFO, COMMAND_SHOW } command;
+typedef enum command {
+    COMMAND_BUILD,
+    COMMAND_VERIFY, // with build the ones that all ranks take part in
+    COMMAND_INFO,
+    COMMAND_SHOW,
+    COMMAND_STATS,
+    COMMAND_GREP,
+} command;
 
 typedef struct arguments {
     gidd_cli cli; // first: the child's input
@@ -31,6 +39,9 @@ typedef struct arguments {
     int input_count;
     char source[GIDD_CONFIG_TEXT_MAX * 2]; // the items of data.source, NUL after each
     const char *dir;                       // --output, or the folder named after the command
+    const char *pattern;                   // of grep
+    int has_command;                       // it was named
+    int word_count;
     const char *tokenizer;
     int64_t document; // of show
     int64_t limit;
@@ -47,7 +58,8 @@ static const struct argp_option option_table[] = {
     {"output", 'o', "DIR", 0, "folder of the data set (default: data.dir)", 0},
     {"tokenizer", KEY_TOKENIZER, "DIR", 0, "vocab.bpe and encoder.json (default: data.tokenizer)",
      0},
-    {"limit", KEY_LIMIT, "N", 0, "take the first N documents only", 0},
+    {"limit", KEY_LIMIT, "N", 0, "build: take the first N documents only; grep: the first N lines; stats: the N most "
+                               "frequent ids (20)", 0},
     {"strict", KEY_STRICT, NULL, 0,
      "bad documents end the job instead of being skipped and counted", 0},
     {"shard-bytes", KEY_SHARD_BYTES, "N", 0,
@@ -66,9 +78,14 @@ static int is_override(const char *word)
 // A word that is no override: the command, its folder, its document, or one more input.
 static error_t take_word(arguments *given, const char *word, struct argp_state *state)
 {
-    static const char *const names[] = {"build", "verify", "info", "show"};
+    static const char *const names[] = {"build", "verify", "info", "show", "stats", "grep"};
     if (is_override(word)) {
         return ARGP_ERR_UNKNOWN; // the child's
+    }
+    int is_first = given->word_count++ == 0;
+    if (is_first && strcmp(word, names[COMMAND_BUILD]) == 0) { // options come before words, wherever they stand
+        given->has_command = 1;
+        return 0;
     }
     if (given->input_count > 0) {
         if (given->input_count == INPUTS_MAX) {
@@ -77,9 +94,10 @@ static error_t take_word(arguments *given, const char *word, struct argp_state *
         given->inputs[given->input_count++] = word;
         return 0;
     }
-    for (int i = COMMAND_VERIFY; given->command == COMMAND_BUILD && i <= COMMAND_SHOW; i++) {
+    for (int i = COMMAND_BUILD; !given->has_command && i <= COMMAND_GREP; i++) {
         if (strcmp(word, names[i]) == 0) {
             given->command = (command)i;
+            given->has_command = 1;
             return 0;
         }
     }
@@ -88,6 +106,11 @@ static error_t take_word(arguments *given, const char *word, struct argp_state *
     } else if (given->command == COMMAND_SHOW && given->document < 0 &&
                strspn(word, "0123456789") == strlen(word)) {
         given->document = gidd_cli_count(state, word, 0);
+    } else if (given->command == COMMAND_GREP && given->pattern == NULL) {
+        given->pattern = word;
+    } else if (given->dir == NULL && given->command == COMMAND_GREP) { // grep DIR PATTERN
+        given->dir = given->pattern;
+        given->pattern = word;
     } else if (given->dir == NULL) {
         given->dir = word;
     } else {
@@ -129,6 +152,9 @@ static error_t parse_option(int key, char *word, struct argp_state *state)
     case ARGP_KEY_END:
         if (given->command == COMMAND_SHOW && given->document < 0) {
             argp_error(state, "which document? gidd-shard show [DIR] N");
+        }
+        if (given->command == COMMAND_GREP && given->pattern == NULL) {
+            argp_error(state, "for what? gidd-shard grep [DIR] PATTERN");
         }
         return 0;
     default:
@@ -322,83 +348,6 @@ static gidd_status verify(const char *dir, gidd_comm *comm)
     return status;
 }
 
-/* ------------------------------------------------------------------ info and show */
-
-static gidd_status print_info(const char *dir)
-{
-    gidd_shard_set *set = NULL;
-    GIDD_TRY(gidd_shard_set_open(dir, &set));
-    const gidd_shard_info *info = gidd_shard_set_info(set);
-    int64_t bytes = 0;
-    for (int64_t s = 0; s < info->shard_count; s++) {
-        bytes += gidd_shard_set_entry(set, s)->file_bytes;
-    }
-    (void)printf(
-        "documents: %lld\ntraining_documents: %lld\nvalid_documents: %lld\ntokens: %lld\n"
-        "tokens_per_document: %.1f\nvocab_size: %d\nshards: %lld\nbytes: %lld\n"
-        "tokenizer_digest: %s\ndata_digest: %s\n",
-        (long long)info->document_count, (long long)(info->document_count - info->valid_documents),
-        (long long)info->valid_documents, (long long)info->token_count,
-        (double)info->token_count / (double)info->document_count, info->vocab_size,
-        (long long)info->shard_count, (long long)bytes, info->tokenizer_digest, info->data_digest);
-    gidd_shard_set_close(set);
-    return GIDD_OK;
-}
-
-static gidd_status print_ids(const gidd_bpe *bpe, const uint16_t *ids, int64_t count)
-{
-    size_t bytes = 0;
-    GIDD_TRY(gidd_bpe_decode(bpe, ids, (size_t)count, GIDD_BPE_SPECIALS_RENDER, NULL, 0, &bytes));
-    uint8_t *text = malloc(bytes + 1);
-    if (text == NULL) {
-        return gidd_fail(GIDD_ERR_NOMEM, "no memory for a text of %zu bytes", bytes);
-    }
-    gidd_status status =
-        gidd_bpe_decode(bpe, ids, (size_t)count, GIDD_BPE_SPECIALS_RENDER, text, bytes, &bytes);
-    if (status == GIDD_OK && fwrite(text, 1, bytes, stdout) != bytes) {
-        status = gidd_fail(GIDD_ERR_IO, "cannot write standard output: %s", strerror(errno));
-    }
-    free(text);
-    return status;
-}
-
-static gidd_status print_document(const gidd_config *config, int64_t document)
-{
-    gidd_shard_set *set = NULL;
-    gidd_bpe *bpe = NULL;
-    uint16_t *ids = NULL;
-    int64_t count = 0;
-    gidd_status status = gidd_shard_set_open(config->data.dir, &set);
-    if (status != GIDD_OK) {
-        goto out;
-    }
-    if (document >= gidd_shard_set_info(set)->document_count) {
-        status =
-            gidd_fail(GIDD_ERR_USAGE, "document %lld of %lld (the first is 0)", (long long)document,
-                      (long long)gidd_shard_set_info(set)->document_count);
-        goto out;
-    }
-    GIDD_TRY_GOTO(gidd_bpe_load(config->data.tokenizer, &bpe));
-    if (strcmp(gidd_bpe_digest(bpe), gidd_shard_set_info(set)->tokenizer_digest) != 0) {
-        status = gidd_fail(GIDD_ERR_CORRUPT, "%s was made with another tokenizer than %s",
-                           config->data.dir, config->data.tokenizer);
-        goto out;
-    }
-    GIDD_TRY_GOTO(gidd_shard_set_length(set, document, &count));
-    ids = malloc((size_t)count * sizeof *ids);
-    if (ids == NULL) {
-        status = gidd_fail(GIDD_ERR_NOMEM, "no memory for %lld ids", (long long)count);
-        goto out;
-    }
-    GIDD_TRY_GOTO(gidd_shard_set_read(set, document, 0, count, ids));
-    status = print_ids(bpe, ids, count);
-out:
-    free(ids);
-    gidd_bpe_destroy(bpe);
-    gidd_shard_set_close(set);
-    return status;
-}
-
 /* ------------------------------------------------------------------ main */
 
 // The commands of one process need no launcher; under one, the first rank does it.
@@ -407,8 +356,16 @@ static gidd_status run_alone(const arguments *given, const gidd_config *config)
     if (!gidd_cli_speaks()) {
         return GIDD_OK;
     }
-    return given->command == COMMAND_INFO ? print_info(config->data.dir)
-                                          : print_document(config, given->document);
+    switch (given->command) {
+    case COMMAND_SHOW:
+        return gidd_shard_document_print(config, given->document);
+    case COMMAND_STATS:
+        return gidd_shard_stats_print(config, given->limit > 0 ? given->limit : STATS_IDS);
+    case COMMAND_GREP:
+        return gidd_shard_grep_print(config, given->pattern, given->limit);
+    default:
+        return gidd_shard_info_print(config);
+    }
 }
 
 static gidd_status run_together(const arguments *given, const gidd_config *config, const gidd_comm_set *set)
@@ -426,9 +383,10 @@ int main(int argc, char **argv)
     static const struct argp argp = {
         option_table,
         parse_option,
-        "--input PATH... --output DIR\nverify [DIR]\ninfo [DIR]\nshow [DIR] N",
-        "A corpus to token shards, alone or under mpirun; or a check of, facts "
-        "about, or one document of a data set.",
+        "[build] --input PATH... --output DIR\nverify [DIR]\ninfo [DIR]\nshow [DIR] N\nstats [DIR]\n"
+        "grep [DIR] PATTERN",
+        "A corpus to token shards, alone or under mpirun; or a check of a data set, facts about it, one document, "
+        "statistics of lengths and tokens, the lines that match an extended regular expression.",
         children,
         NULL,
         NULL};
@@ -441,7 +399,7 @@ int main(int argc, char **argv)
     if (status == GIDD_OK && given.command == COMMAND_BUILD) {
         status = find_inputs(&given, &config);
     }
-    if (status != GIDD_OK || given.command == COMMAND_INFO || given.command == COMMAND_SHOW) {
+    if (status != GIDD_OK || given.command > COMMAND_VERIFY) {
         return gidd_cli_report("gidd-shard",
                                status == GIDD_OK ? run_alone(&given, &config) : status);
     }

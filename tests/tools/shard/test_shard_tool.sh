@@ -110,6 +110,32 @@ documents_come_back() {
     said "intact"
 }
 
+looks_at_a_data_set() {
+    printf '{"text": "one\\ntwo words"}\n{"text": "three"}\n{"text": "%s"}\n' "$(head -c 1000 /dev/zero | tr '\0' t)" >three.jsonl
+    expect 0 "$shard" build --input three.jsonl --output three --tokenizer tokenizer data.valid_documents=1
+    expect 0 "$shard" stats three --tokenizer tokenizer --limit 2
+    said "documents: 3"
+    said "tokens: 1018"
+    said "(5 .. 1000)"
+    said "         8 .. 15                    1   33.3 %"
+    said "       512 .. 1023                  1   33.3 %"
+    grep -q '^ *[0-9]* *1002 .*"t"$' out || fail "the frequency of t: $(cat out)"
+    [[ $(grep -c '%  "' out) == 2 ]] || fail "--limit 2 shows $(grep -c '%  "' out) ids"
+    said "ids_used: 11 of 257"
+    expect 0 "$shard" grep three 'w.*s$' --tokenizer tokenizer
+    [[ $(cat out) == "0:two words" ]] || fail "grep: $(cat out)"
+    expect 0 "$shard" grep three '^t' --tokenizer tokenizer --limit 2
+    [[ $(cut -c 1-12 out | tr '\n' ' ') == "0:two words 1:three " ]] || fail "grep --limit: $(cat out)"
+    expect 0 "$shard" grep three absent --tokenizer tokenizer
+    [[ ! -s out ]] || fail "grep found what is not there"
+    expect 64 "$shard" grep three '(' --tokenizer tokenizer
+    expect 64 "$shard" grep
+    expect 64 "$shard" stats three more
+    cp -r tokenizer other && printf ' ' >>other/encoder.json
+    expect 65 "$shard" stats three --tokenizer other
+    expect 65 "$shard" grep three x --tokenizer other
+}
+
 a_killed_job_goes_on() {
     local point rank run=0 kept
     for point in shard_before_commit shard_after_commit shard_after_record; do
@@ -289,8 +315,8 @@ parts_of_the_corpus() {
 "$make_corpus" . || exit 1
 shift 3
 if [[ $# == 0 ]]; then
-    set -- bytes_do_not_depend_on_ranks bytes_do_not_depend_on_threads documents_come_back a_killed_job_goes_on \
-        changed_input_is_noticed damage_is_named damaged_input_is_skipped_and_counted \
+    set -- bytes_do_not_depend_on_ranks bytes_do_not_depend_on_threads documents_come_back looks_at_a_data_set \
+        a_killed_job_goes_on changed_input_is_noticed damage_is_named damaged_input_is_skipped_and_counted \
         a_huge_line_is_skipped_in_bounded_memory bad_input_ends_all_ranks_alike \
         a_full_disk_leaves_nothing_half_written two_jobs_do_not_share_a_folder parts_of_the_corpus \
         memory_does_not_grow_with_the_input
