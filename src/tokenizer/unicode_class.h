@@ -4,6 +4,10 @@
  * Unicode 16.0.0, the version of current tiktoken and Hugging Face tokenizers (141028 letters, 1911
  * numbers, 25 spaces). \s is the White_Space property: U+0085, U+00A0 and U+3000 are spaces;
  * U+001C .. U+001F, U+180E and U+200B are not.
+ *
+ * The table is generated and committed (unicode_class_ranges.inl), not made by the build: ids must not follow the Unicode
+ * version of the machine that compiles, and Debian's unicode-data has another one. tests/tokenizer/unicode_tables.py
+ * generates it again where a source of this version is present, and elsewhere compares what an older one knows.
  */
 #ifndef GIDD_TOKENIZER_UNICODE_CLASS_H
 #define GIDD_TOKENIZER_UNICODE_CLASS_H

@@ -69,4 +69,5 @@ def main():
         print("    " + row.rstrip() + "\n};")
 
 
-main()
+if __name__ == "__main__":
+    main()
