@@ -28,6 +28,7 @@ typedef enum gidd_rng_stream {
     GIDD_STREAM_CORRECT = 10,
     GIDD_STREAM_MIX = 11,
     GIDD_STREAM_TOKEN = 12,  /* random tokens of tests and tools                                 */
+    GIDD_STREAM_ESTIMATE = 13, /* noise of an ELBO estimate: index = stratum << 40 | row            */
 } gidd_rng_stream;
 
 /* Four 32-bit words for one counter. */

@@ -1,40 +1,44 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * gidd-eval: the validation ELBO of a checkpoint over the whole split, over all ranks.
+ * gidd-eval: the ELBO of the validation split, or of a file of samples, under a model, over all ranks.
  */
+#include "diffusion/time.h"
 #include "io/data_set.h"
+#include "tools/eval_report.h"
 #include "tools/model_options.h"
 #include "tools/tool.h"
-#include "worker/evaluate.h"
+#include "worker/estimate.h"
+#include "worker/samples.h"
 
 #include <inttypes.h>
-#include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 typedef struct eval_options {
     gidd_model_options model;
+    const char        *samples;
     int64_t            batch, documents, draws;
     int                json;
 } eval_options;
 
 typedef struct eval_work {
-    const eval_options *options;
-    gidd_inference      inference;
-    gidd_data_set      *data;
-    gidd_loader        *loader;
-    gidd_batch          batch;
-    int64_t            *histogram;
-    int64_t             examples, draws;
+    const eval_options  *options;
+    gidd_inference       inference;
+    gidd_data_set       *data;
+    gidd_loader         *loader;
+    gidd_samples         samples;
+    gidd_estimate_source source;
+    int64_t             *histogram;
+    const char          *doing; /* for the progress line */
 } eval_work;
 
-enum { OPTION_BATCH = 256, OPTION_DOCUMENTS, OPTION_DRAWS, OPTION_JSON };
+enum { OPTION_BATCH = 256, OPTION_DOCUMENTS, OPTION_DRAWS, OPTION_SAMPLES, OPTION_JSON };
 
 static const struct argp_option options[] = {
     {"batch", OPTION_BATCH, "N", 0, "sequences at once (default 8)", 0},
-    {"documents", OPTION_DOCUMENTS, "N", 0, "the first N validation documents only (default: all)", 0},
-    {"draws", OPTION_DRAWS, "N", 0, "noise draws of each document (default: eval.draws)", 0},
+    {"documents", OPTION_DOCUMENTS, "N", 0, "the first N validation documents, or samples, only (default: all)", 0},
+    {"draws", OPTION_DRAWS, "N", 0, "noise draws of each, at stratified times (default 8)", 0},
+    {"samples", OPTION_SAMPLES, "FILE", 0, "score the samples of FILE, as gidd-sample --json wrote them, not the validation split", 0},
     {"json", OPTION_JSON, NULL, 0, "print one JSON object", 0},
     {0},
 };
@@ -55,6 +59,9 @@ static error_t parse_option(int key, char *word, struct argp_state *state)
     case OPTION_DRAWS:
         o->draws = gidd_cli_count(state, word, 1);
         return 0;
+    case OPTION_SAMPLES:
+        o->samples = word;
+        return 0;
     case OPTION_JSON:
         o->json = 1;
         return 0;
@@ -63,10 +70,17 @@ static error_t parse_option(int key, char *word, struct argp_state *state)
     }
 }
 
-static gidd_status open_data(eval_work *work)
+/* ---- what is scored ---------------------------------------------------------------------------------------- */
+
+static gidd_status build_documents(void *context, int64_t first, int64_t count, gidd_batch *batch)
+{
+    const eval_work *work = context;
+    return gidd_loader_build_eval(work->loader, first, count, 0, batch);
+}
+
+static gidd_status open_documents(eval_work *work)
 {
     const gidd_config *config = &work->inference.config;
-    int64_t            B = work->options->batch, T = config->model.context;
     GIDD_TRY(gidd_data_set_open(config->data.dir, config->data.mix, &work->data));
     const gidd_data_info *info = gidd_data_set_info(work->data);
     GIDD_TRY(gidd_inference_check_tokenizer(&work->inference, config->data.dir, info->tokenizer_digest, info->vocab_size));
@@ -77,119 +91,102 @@ static gidd_status open_data(eval_work *work)
                                                   .seed = (uint64_t)config->run.seed,
                                                   .eval_seed = (uint64_t)config->eval.seed,
                                                   .global_batch = 1,
-                                                  .T = T,
+                                                  .T = config->model.context,
                                                   .max_add_padding = config->data.max_add_padding,
                                                   .window = (gidd_window_mode)config->data.window},
                               &work->loader));
-    void *memory = aligned_alloc(64, (gidd_batch_bytes(B, T) + 63) / 64 * 64);
-    work->histogram = calloc((size_t)work->inference.vocab.V, sizeof *work->histogram);
-    if (memory == NULL || work->histogram == NULL) {
-        free(memory);
-        return gidd_fail(GIDD_ERR_NOMEM, "no memory for an evaluation batch of %" PRId64 " sequences", B);
-    }
-    gidd_batch_layout(&work->batch, B, T, memory);
-    work->examples = gidd_loader_valid_examples(work->loader);
-    if (work->options->documents > 0 && work->options->documents < work->examples) {
-        work->examples = work->options->documents;
-    }
-    work->draws = work->options->draws > 0 ? work->options->draws : config->eval.draws;
+    work->source = (gidd_estimate_source){work, gidd_loader_valid_examples(work->loader), build_documents};
     return GIDD_OK;
 }
 
+// PAD is no real token, nor is a mask that sampling has left: both are in the window and not in the score.
+static gidd_status build_samples(void *context, int64_t first, int64_t count, gidd_batch *batch)
+{
+    const eval_work  *work = context;
+    const gidd_vocab *vocab = &work->inference.vocab;
+    const int64_t     T = batch->T, N = work->samples.num;
+    const uint64_t    seed = (uint64_t)work->inference.config.eval.seed;
+    const double      offset = gidd_time_eval_offset(seed, 0);
+    for (int64_t b = 0; b < count; b++) {
+        for (int64_t p = b * T; p < (b + 1) * T; p++) {
+            const int32_t id = work->samples.ids[first * T + p];
+            batch->x[p] = id;
+            batch->attention_mask[p] = id != vocab->mask && (id != vocab->pad || vocab->pad == vocab->eos);
+        }
+        const float t = gidd_time_on_grid(gidd_time_rank(first + b, N), N, offset, work->inference.schedule.args.t_eps);
+        gidd_estimate_noise(&work->inference.schedule, seed, GIDD_STREAM_EVAL_NOISE, (uint64_t)(first + b), t, batch, b);
+    }
+    gidd_batch_index(batch, vocab->V, batch->rows);
+    return GIDD_OK;
+}
+
+static gidd_status open_work(eval_work *work, const gidd_comm_set *comms)
+{
+    const eval_options *o = work->options;
+    GIDD_TRY(gidd_model_options_open(&o->model, comms, o->batch, &work->inference));
+    if (o->samples != NULL) {
+        GIDD_TRY(gidd_samples_read(o->samples, &work->inference.vocab, work->inference.config.model.context, &work->samples));
+        work->source = (gidd_estimate_source){work, work->samples.num, build_samples};
+    } else {
+        GIDD_TRY(open_documents(work));
+    }
+    if (o->documents > 0 && o->documents < work->source.rows) {
+        work->source.rows = o->documents;
+    }
+    work->histogram = calloc((size_t)work->inference.vocab.V, sizeof *work->histogram);
+    return work->histogram != NULL ? GIDD_OK : gidd_fail(GIDD_ERR_NOMEM, "no memory to count tokens");
+}
+
+/* ---- scoring ----------------------------------------------------------------------------------------------- */
+
 static void show_progress(void *context, int64_t done, int64_t count)
 {
-    (void)context;
+    const eval_work *work = context;
     if (isatty(STDERR_FILENO)) {
-        (void)fprintf(stderr, "\r\033[Kevaluating: %" PRId64 " of %" PRId64 " windows of this rank%s", done, count,
+        (void)fprintf(stderr, "\r\033[K%s: %" PRId64 " of %" PRId64 " sequences of this rank%s", work->doing, done, count,
                       done == count ? "\n" : "");
     }
 }
 
-// Sums of all ranks, in rank order, so that they do not depend on how the messages travel.
-static gidd_status add_ranks(gidd_comm *comm, gidd_loss_sums *sums)
+static gidd_status estimate(eval_work *work, gidd_comm_set *comms, int64_t draws, gidd_estimate_sums *sums)
 {
-    int             size = gidd_comm_size(comm);
-    gidd_loss_sums *all = calloc((size_t)size, sizeof *all);
-    gidd_status     local = all != NULL ? GIDD_OK : gidd_fail(GIDD_ERR_NOMEM, "no memory for %d ranks' sums", size);
-    local = gidd_comm_agree(comm, local);
-    if (local == GIDD_OK) {
-        local = gidd_comm_allgather(comm, sums, sizeof *sums, all);
-    }
-    if (local == GIDD_OK) {
-        *sums = all[0];
-        for (int rank = 1; rank < size; rank++) {
-            gidd_loss_sums_add(sums, &all[rank]);
-        }
-    }
-    free(all);
-    return local;
+    const int is_root = gidd_comm_rank(comms->world) == 0;
+    work->doing = draws > 0 ? "stratified estimate" : "one draw each";
+    return gidd_estimate(&(gidd_estimate_args){.comm = comms->world,
+                                               .model = work->inference.model,
+                                               .schedule = &work->inference.schedule,
+                                               .source = work->source,
+                                               .T = work->inference.config.model.context,
+                                               .draws = draws,
+                                               .seed = (uint64_t)work->inference.config.eval.seed,
+                                               .histogram = draws > 0 ? work->histogram : NULL,
+                                               .progress = is_root ? show_progress : NULL,
+                                               .context = work},
+                         sums);
 }
 
-// Entropy of the distribution of single tokens in the very windows that were scored, in nats.
-static double unigram_entropy(const int64_t *histogram, int64_t V)
+static gidd_status evaluate(eval_work *work, gidd_comm_set *comms)
 {
-    double total = 0, entropy = 0;
-    for (int64_t id = 0; id < V; id++) {
-        total += (double)histogram[id];
+    gidd_estimate_sums stratified, one_draw;
+    GIDD_TRY(gidd_comm_agree(comms->world, open_work(work, comms)));
+    const int64_t V = work->inference.vocab.V;
+    GIDD_TRY(estimate(work, comms, work->options->draws, &stratified));
+    GIDD_TRY(estimate(work, comms, 0, &one_draw));
+    GIDD_TRY(gidd_comm_allreduce_int64(comms->world, work->histogram, V, GIDD_COMM_SUM));
+    if (gidd_comm_rank(comms->world) != 0) {
+        return GIDD_OK;
     }
-    for (int64_t id = 0; id < V; id++) {
-        if (histogram[id] > 0) {
-            double p = (double)histogram[id] / total;
-            entropy -= p * log(p);
-        }
-    }
-    return entropy;
-}
-
-static void print_result(const eval_work *work, const gidd_loss_sums *sums)
-{
-    double elbo = sums->elbo / sums->tokens, loss = sums->loss / sums->positions;
-    double entropy = unigram_entropy(work->histogram, work->inference.vocab.V);
-    double clean_loss = sums->clean_loss / sums->loss, clean_elbo = sums->clean_elbo / sums->elbo;
+    const eval_report report = {.model = work->inference.path,
+                                .step = work->inference.step,
+                                .texts = work->options->samples != NULL ? "samples" : "documents",
+                                .draws = work->options->draws,
+                                .stratified = &stratified,
+                                .one_draw = &one_draw,
+                                .unigram_entropy = eval_unigram_entropy(work->histogram, V)};
     if (work->options->json) {
-        printf("{\"checkpoint\":\"%s\",\"step\":%" PRId64 ",\"documents\":%" PRId64 ",\"draws\":%" PRId64
-               ",\"tokens\":%.0f,\"elbo\":%.9g,\"ppl\":%.9g,\"loss\":%.9g,\"unigram_entropy\":%.9g,\"clean_loss_share\":%.9g,"
-               "\"clean_elbo_share\":%.9g,\"min_log_px\":%.9g}\n",
-               work->inference.path, work->inference.step, work->examples, work->draws, sums->tokens, elbo, exp(elbo), loss,
-               entropy, clean_loss, clean_elbo, isfinite(sums->min_log_px) ? sums->min_log_px : 0);
-        return;
+        return eval_report_print_json(stdout, &report);
     }
-    printf("checkpoint        %s (step %" PRId64 ")\n", work->inference.path, work->inference.step);
-    printf("validation        %" PRId64 " documents, %" PRId64 " draw%s each, %.0f real tokens scored\n", work->examples,
-           work->draws, work->draws == 1 ? "" : "s", sums->tokens);
-    printf("elbo              %.4f nats per token: perplexity at most %.2f\n", elbo, exp(elbo));
-    printf("unigram entropy   %.4f nats per token of the same tokens: %s\n", entropy,
-           elbo < entropy ? "the model is better" : "the model is not better yet");
-    printf("loss              %.5f (weighted, as trained)\n", loss);
-    printf("clean rows        %.3g of the loss, %.3g of the elbo; smallest probability of a clean token %.3g\n", clean_loss,
-           clean_elbo, exp(sums->min_log_px));
-}
-
-static gidd_status evaluate_split(eval_work *work, gidd_comm_set *comms)
-{
-    gidd_loss_sums sums;
-    int            rank = gidd_comm_rank(comms->world);
-    gidd_status    local = gidd_model_options_open(&work->options->model, comms, work->options->batch, &work->inference);
-    if (local == GIDD_OK) {
-        local = open_data(work);
-    }
-    GIDD_TRY(gidd_comm_agree(comms->world, local));
-    local = gidd_evaluate(&(gidd_evaluate_args){.model = work->inference.model,
-                                                .loader = work->loader,
-                                                .batch = &work->batch,
-                                                .examples = work->examples,
-                                                .draws = work->draws,
-                                                .rank = rank,
-                                                .ranks = gidd_comm_size(comms->world),
-                                                .histogram = work->histogram,
-                                                .progress = rank == 0 ? show_progress : NULL},
-                          &sums);
-    GIDD_TRY(gidd_comm_agree(comms->world, local));
-    GIDD_TRY(add_ranks(comms->world, &sums));
-    GIDD_TRY(gidd_comm_allreduce_int64(comms->world, work->histogram, work->inference.vocab.V, GIDD_COMM_SUM));
-    if (rank == 0) {
-        print_result(work, &sums);
-    }
+    eval_report_print(stdout, &report);
     return GIDD_OK;
 }
 
@@ -200,11 +197,11 @@ static gidd_status run_eval(void *context, gidd_comm_set *comms)
         return gidd_fail(GIDD_ERR_NOMEM, "no memory");
     }
     work->options = context;
-    gidd_status status = evaluate_split(work, comms);
+    gidd_status status = evaluate(work, comms);
     gidd_loader_close(work->loader);
     gidd_data_set_close(work->data);
+    gidd_samples_release(&work->samples);
     gidd_inference_close(&work->inference);
-    free(work->batch.memory);
     free(work->histogram);
     free(work);
     return status;
@@ -214,11 +211,11 @@ int main(int argc, char **argv)
 {
     static const struct argp_child children[] = {{&gidd_model_argp, 0, NULL, 0}, {0}};
     static const struct argp       argp = {options, parse_option, NULL,
-                                           "Evaluates a checkpoint on the validation split, alone or under mpirun. The number is an "
+                                           "Evaluates a model on the validation split, or on samples, alone or under mpirun. The ELBO is an "
                                            "upper bound on the negative log likelihood in nats per real token, and its exponential a "
-                                           "bound on perplexity; it does not depend on the number of ranks or the batch size.",
+                                           "bound on perplexity; neither depends on the number of ranks or the batch size.",
                                            children, NULL, NULL};
-    eval_options o = {.batch = 8};
+    eval_options o = {.batch = 8, .draws = 8};
     gidd_cli_init();
     if (argp_parse(&argp, argc, argv, 0, NULL, &o) != 0) {
         return gidd_status_exit_code(GIDD_ERR_USAGE);
