@@ -65,6 +65,7 @@
     X(training, steps, INT, "500000", 1, 1e12, NULL, SEMANTIC, "steps of the whole run; the schedule's length")     \
     X(training, global_batch, INT, "512", 1, 1048576, NULL, IDENTITY, "G: sequences of a step, over all ranks")     \
     X(training, micro_batch, INT, "0", 0, 65536, NULL, FREE, "sequences a rank works on at once; 0: chosen (at most 64)") \
+    X(training, recompute, ENUM, "none", 0, 0, "none|mlp|block", FREE, "what backward computes again instead of keeping it, the same bits: 10/18 or 16/18 of the blocks' activations for 1/9 or 2/9 more work in blocks") \
     X(training, precision, ENUM, "bf16", 0, 0, "fp32|bf16", SEMANTIC, "type of activations and of matrix products; masters stay fp32") \
     X(training, max_skipped_steps, INT, "10", 0, 1e6, NULL, FREE, "steps with a non-finite gradient in a row before the run ends (exit 65)")
 

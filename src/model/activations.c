@@ -12,8 +12,8 @@
 
 enum {
     BUFFER_ALIGN = 256,
-    TABLE_PER_BLOCK = 14, /* buffers of a block in TRAIN            */
-    TABLE_OUTSIDE = 20,   /* at most so many buffers outside blocks */
+    TABLE_PER_BLOCK = 15, /* buffers of a block in TRAIN            */
+    TABLE_OUTSIDE = 36,   /* at most so many buffers outside blocks */
     ROPE_BASE = 10000,
 };
 
@@ -80,36 +80,103 @@ void gidd_activations_add(gidd_activations *a, void *slot, gidd_buffer_kind kind
     va_end(arguments);
 }
 
+/* Columns of a block's buffer. */
+typedef enum columns { ONE, HEADS, STREAM, QKV, WIDE } columns;
+
+enum {
+    KEPT = 1 << GIDD_RECOMPUTE_NONE,
+    KEPT_MLP = 1 << GIDD_RECOMPUTE_MLP,
+    KEPT_BLOCK = 1 << GIDD_RECOMPUTE_BLOCK,
+};
+
+/* A block's buffers in the order of forward, and with which recomputation each block keeps its own.
+ * What is kept suffices to call the forward kernels again with the arguments that they had. */
+static const struct block_buffer {
+    const char *name; /* after "block<index>_" */
+    size_t at;        /* of its pointer in gidd_block */
+    columns columns;
+    int kept;
+} block_buffers[] = {
+    {"in", offsetof(gidd_block, x1), STREAM, KEPT | KEPT_MLP}, /* block 0's, the embedding, always */
+    {"mean1", offsetof(gidd_block, mean1), ONE, KEPT | KEPT_MLP},
+    {"rstd1", offsetof(gidd_block, rstd1), ONE, KEPT | KEPT_MLP},
+    {"attn_in", offsetof(gidd_block, u1), STREAM, KEPT | KEPT_MLP},
+    {"qkv", offsetof(gidd_block, qkv), QKV, KEPT | KEPT_MLP},
+    {"lse", offsetof(gidd_block, lse), HEADS, KEPT | KEPT_MLP},
+    {"attn", offsetof(gidd_block, attn), STREAM, KEPT | KEPT_MLP},
+    {"attn_out", offsetof(gidd_block, attn_y), STREAM, KEPT | KEPT_MLP},
+    {"middle", offsetof(gidd_block, x2), STREAM, KEPT | KEPT_BLOCK},
+    {"mean2", offsetof(gidd_block, mean2), ONE, KEPT},
+    {"rstd2", offsetof(gidd_block, rstd2), ONE, KEPT},
+    {"mlp_in", offsetof(gidd_block, u2), STREAM, KEPT},
+    {"mlp_fc1", offsetof(gidd_block, fc1), WIDE, KEPT},
+    {"mlp_gelu", offsetof(gidd_block, gelu), WIDE, KEPT},
+    {"mlp_out", offsetof(gidd_block, mlp_y), STREAM, KEPT | KEPT_MLP | KEPT_BLOCK},
+};
+
+enum { BLOCK_BUFFERS = sizeof(block_buffers) / sizeof(*block_buffers) };
+
+static void *slot_of(gidd_block *block, const struct block_buffer *buffer)
+{
+    return (char *)block + buffer->at;
+}
+
+static int is_kept(const struct block_buffer *buffer, gidd_recompute recompute, int64_t index)
+{
+    const int is_embedding = index == 0 && buffer->at == offsetof(gidd_block, x1);
+    return (buffer->kept >> recompute & 1) != 0 || is_embedding;
+}
+
+static gidd_buffer_kind block_buffer_kind(const struct block_buffer *buffer,
+                                          const gidd_model *model)
+{
+    const int64_t D = model->params->shape.D;
+    const int64_t cols[] = {
+        [ONE] = 1, [HEADS] = model->params->shape.H, [STREAM] = D, [QKV] = 3 * D, [WIDE] = 4 * D};
+    const gidd_dtype dtype = buffer->columns >= STREAM ? model->device->dtype : GIDD_F32;
+    return (gidd_buffer_kind){GIDD_AREA_BLOCKS, GIDD_PER_TOKEN, cols[buffer->columns], dtype};
+}
+
 static void add_block_buffers(gidd_activations *a, const gidd_model *model, int64_t index)
 {
-    const int64_t D = model->params->shape.D, H = model->params->shape.H;
-    const gidd_dtype E = model->device->dtype;
-    const gidd_buffer_kind stream = {GIDD_AREA_BLOCKS, GIDD_PER_TOKEN, D, E};
-    const gidd_buffer_kind qkv = {GIDD_AREA_BLOCKS, GIDD_PER_TOKEN, 3 * D, E};
-    const gidd_buffer_kind wide = {GIDD_AREA_BLOCKS, GIDD_PER_TOKEN, 4 * D, E};
-    const gidd_buffer_kind scalar = {GIDD_AREA_BLOCKS, GIDD_PER_TOKEN, 1, GIDD_F32};
-    const gidd_buffer_kind per_head = {GIDD_AREA_BLOCKS, GIDD_PER_TOKEN, H, GIDD_F32};
-    gidd_block *block = &a->blocks[index];
-    const int i = (int)index;
-    if (i == 0) {
-        gidd_activations_add(a, &block->x1, stream, "embed");
-    } else {
-        gidd_activations_add(a, &block->x1, stream, "block_%02d", i - 1);
+    for (int k = 0; k < BLOCK_BUFFERS; k++) {
+        const struct block_buffer *buffer = &block_buffers[k];
+        const gidd_buffer_kind kind = block_buffer_kind(buffer, model);
+        void *slot = slot_of(&a->blocks[index], buffer);
+        if (!is_kept(buffer, a->recompute, index)) {
+            continue;
+        }
+        if (k > 0) {
+            gidd_activations_add(a, slot, kind, "block%d_%s", (int)index, buffer->name);
+        } else if (index > 0) { /* a block's input is named as the output of the one before */
+            gidd_activations_add(a, slot, kind, "block_%02d", (int)index - 1);
+        } else {
+            gidd_activations_add(a, slot, kind, "embed");
+        }
     }
-    gidd_activations_add(a, &block->mean1, scalar, "block%d_mean1", i);
-    gidd_activations_add(a, &block->rstd1, scalar, "block%d_rstd1", i);
-    gidd_activations_add(a, &block->u1, stream, "block%d_attn_in", i);
-    gidd_activations_add(a, &block->qkv, qkv, "block%d_qkv", i);
-    gidd_activations_add(a, &block->lse, per_head, "block%d_lse", i);
-    gidd_activations_add(a, &block->attn, stream, "block%d_attn", i);
-    gidd_activations_add(a, &block->attn_y, stream, "block%d_attn_out", i);
-    gidd_activations_add(a, &block->x2, stream, "block%d_middle", i);
-    gidd_activations_add(a, &block->mean2, scalar, "block%d_mean2", i);
-    gidd_activations_add(a, &block->rstd2, scalar, "block%d_rstd2", i);
-    gidd_activations_add(a, &block->u2, stream, "block%d_mlp_in", i);
-    gidd_activations_add(a, &block->fc1, wide, "block%d_mlp_fc1", i);
-    gidd_activations_add(a, &block->gelu, wide, "block%d_mlp_gelu", i);
-    gidd_activations_add(a, &block->mlp_y, stream, "block%d_mlp_out", i);
+}
+
+static void add_turns(gidd_activations *a, const gidd_model *model)
+{
+    for (int k = 0; k < BLOCK_BUFFERS; k++) {
+        const struct block_buffer *buffer = &block_buffers[k];
+        if ((buffer->kept >> a->recompute & 1) == 0) {
+            gidd_activations_add(a, slot_of(&a->turns, buffer), block_buffer_kind(buffer, model),
+                                 "turns_%s", buffer->name);
+        }
+    }
+}
+
+void gidd_dit_take_turns(gidd_activations *a, int64_t L)
+{
+    for (int64_t i = 0; i < L; i++) {
+        for (int k = 0; k < BLOCK_BUFFERS; k++) {
+            if (!is_kept(&block_buffers[k], a->recompute, i)) { /* pointers of any type */
+                memcpy(slot_of(&a->blocks[i], &block_buffers[k]),
+                       slot_of(&a->turns, &block_buffers[k]), sizeof(void *));
+            }
+        }
+    }
 }
 
 static void add_conditioning_buffers(gidd_activations *a, const gidd_model_shape *s)
@@ -152,6 +219,7 @@ static void add_train_buffers(gidd_activations *a, const gidd_model *model)
     for (int64_t i = 0; i < s->L; i++) {
         add_block_buffers(a, model, i);
     }
+    add_turns(a, model);
     gidd_activations_add(a, &a->dx, stream, "dx");
     gidd_activations_add(a, &a->branch, stream, "dy");
     gidd_activations_add(a, &a->du, stream, "du");
@@ -231,7 +299,7 @@ static void size_buffers(gidd_activations *a, const gidd_model *model)
 gidd_status gidd_activations_plan(gidd_model *model, gidd_activations **activations_p)
 {
     const gidd_model_shape *s = &model->params->shape;
-    const size_t capacity = (size_t)s->L * (TABLE_PER_BLOCK + 1) + TABLE_OUTSIDE;
+    const size_t capacity = (size_t)s->L * TABLE_PER_BLOCK + TABLE_OUTSIDE;
     gidd_activations *a = calloc(1, sizeof(*a));
     if (a != NULL) {
         a->table = calloc(capacity, sizeof(*a->table));
@@ -241,7 +309,7 @@ gidd_status gidd_activations_plan(gidd_model *model, gidd_activations **activati
         gidd_activations_destroy(a, model->device);
         return gidd_fail(GIDD_ERR_NOMEM, "no memory for the plan of %lld blocks", (long long)s->L);
     }
-    a->recompute = GIDD_RECOMPUTE_NONE;
+    a->recompute = model->mode == GIDD_MODEL_TRAIN ? model->recompute : GIDD_RECOMPUTE_NONE;
     gidd_architecture_of(s)->plan(a, model);
     GIDD_ASSERT((size_t)a->table_count <= capacity);
     size_buffers(a, model);
@@ -285,6 +353,8 @@ gidd_status gidd_activations_allocate(gidd_activations *a, const gidd_model *mod
     }
     if (model->mode == GIDD_MODEL_INFER) {
         gidd_architecture_of(&model->params->shape)->share(a, model->params->shape.L);
+    } else if (a->recompute != GIDD_RECOMPUTE_NONE) {
+        gidd_dit_take_turns(a, model->params->shape.L);
     }
     return write_rope(a, model);
 }

@@ -4,7 +4,9 @@
  * Private to the model room.
  *
  *   TRAIN   every block has its own buffers: backward reads them. On top of them four that all blocks
- *           share in backward: dx (residual stream), branch (branch output), du (norm output), wide
+ *           share in backward: dx (residual stream), branch (branch output), du (norm output), wide.
+ *           With recomputation (gidd_recompute) blocks have their own only of what it keeps, and take
+ *           turns in one set of the rest; backward of a block fills that set again first
  *   INFER   all blocks share x_final, u_final, branch and wide; the residual stream is updated in place
  *
  * The names of the table are those that VECTORS.md gives the intermediates, where it has one.
@@ -31,9 +33,6 @@ typedef enum gidd_activation_area {
     GIDD_AREA_BACKWARD,
     GIDD_AREA_COUNT,
 } gidd_activation_area;
-
-/* What backward recomputes instead of keeping. */
-typedef enum gidd_recompute { GIDD_RECOMPUTE_NONE = 0 } gidd_recompute;
 
 typedef struct gidd_activation {
     char                 name[32];
@@ -82,6 +81,7 @@ typedef struct gidd_activations {
     void            *memory; /* owned, on the device */
     size_t           bytes;
     gidd_block      *blocks; /* owned: [L]           */
+    gidd_block       turns;  /* buffers in which blocks take turns; NULL: each block has its own */
     void            *batch_memory; /* owned by the model: the loaded batch, on the device */
     size_t           batch_bytes;
 

@@ -34,6 +34,9 @@ typedef struct gidd_architecture {
 
 extern const gidd_architecture gidd_architecture_dit;
 
+/* TRAIN with recomputation: points what a block does not keep into activations->turns. Local. */
+void gidd_dit_take_turns(gidd_activations *activations, int64_t L);
+
 /* The network of a shape. Local. */
 const gidd_architecture *gidd_architecture_of(const gidd_model_shape *shape);
 

@@ -142,13 +142,26 @@ static gidd_status attention_fwd(gidd_model *model, gidd_block *block)
     return model->device->kernels->attention_fwd(model->device, &args);
 }
 
-gidd_status gidd_block_fwd(gidd_model *model, int64_t index)
+/* Up to attn_y. */
+static gidd_status attention_half_fwd(gidd_model *model, int64_t index)
 {
     const int64_t D = model->params->shape.D;
     gidd_block *b = &model->activations->blocks[index];
-    const gidd_norm norm1 = gidd_norm_before(model, index), norm2 = norm_inside(model, index);
+    const gidd_norm norm1 = gidd_norm_before(model, index);
     const product qkv = {.x = b->u1, .y = b->qkv, .w = b->qkv_w, .N = 3 * D, .K = D};
     const product out = {.x = b->attn, .y = b->attn_y, .w = b->out_w, .N = D, .K = D};
+    GIDD_TRY(gidd_norm_fwd(model, &norm1));
+    GIDD_TRY(product_fwd(model, &qkv));
+    GIDD_TRY(attention_fwd(model, b));
+    return product_fwd(model, &out);
+}
+
+/* From attn_y to gelu. */
+static gidd_status mlp_half_fwd(gidd_model *model, int64_t index)
+{
+    const int64_t D = model->params->shape.D;
+    gidd_block *b = &model->activations->blocks[index];
+    const gidd_norm norm2 = norm_inside(model, index);
     const product fc1 = {.x = b->u2,
                          .y = b->gelu,
                          .pre = b->fc1,
@@ -157,6 +170,14 @@ gidd_status gidd_block_fwd(gidd_model *model, int64_t index)
                          .N = 4 * D,
                          .K = D,
                          .epilogue = GIDD_LINEAR_BIAS_GELU};
+    GIDD_TRY(gidd_norm_fwd(model, &norm2));
+    return product_fwd(model, &fc1);
+}
+
+gidd_status gidd_block_fwd(gidd_model *model, int64_t index)
+{
+    const int64_t D = model->params->shape.D;
+    gidd_block *b = &model->activations->blocks[index];
     const product fc2 = {.x = b->gelu,
                          .y = b->mlp_y,
                          .w = b->fc2_w,
@@ -164,13 +185,22 @@ gidd_status gidd_block_fwd(gidd_model *model, int64_t index)
                          .N = D,
                          .K = 4 * D,
                          .epilogue = GIDD_LINEAR_BIAS};
-    GIDD_TRY(gidd_norm_fwd(model, &norm1));
-    GIDD_TRY(product_fwd(model, &qkv));
-    GIDD_TRY(attention_fwd(model, b));
-    GIDD_TRY(product_fwd(model, &out));
-    GIDD_TRY(gidd_norm_fwd(model, &norm2));
-    GIDD_TRY(product_fwd(model, &fc1));
+    GIDD_TRY(attention_half_fwd(model, index));
+    GIDD_TRY(mlp_half_fwd(model, index));
     return product_fwd(model, &fc2);
+}
+
+/* What the block did not keep, from what it did; the last block had the buffers last. */
+static gidd_status recompute(gidd_model *model, int64_t index)
+{
+    const gidd_recompute what = model->activations->recompute;
+    if (what == GIDD_RECOMPUTE_NONE || index == model->params->shape.L - 1) {
+        return GIDD_OK;
+    }
+    if (what == GIDD_RECOMPUTE_BLOCK) {
+        GIDD_TRY(attention_half_fwd(model, index));
+    }
+    return mlp_half_fwd(model, index);
 }
 
 /* ---- Backward: the same boxes from the last to the first ------------------------------------- */
@@ -259,6 +289,7 @@ gidd_status gidd_block_bwd(gidd_model *model, int64_t index, int accumulate)
         .dy = a->branch, .x = b->attn, .dx = a->du, .w = b->out_w, .bias = -1, .N = D, .K = D};
     const product_gradients qkv = {
         .dy = a->wide, .x = b->u1, .dx = a->du, .w = b->qkv_w, .bias = -1, .N = 3 * D, .K = D};
+    GIDD_TRY(recompute(model, index));
     GIDD_TRY(product_bwd(model, &fc2, accumulate));
     GIDD_TRY(product_bwd(model, &fc1, accumulate));
     GIDD_TRY(gidd_norm_bwd(model, &norm2, a->dx, accumulate));

@@ -50,6 +50,7 @@ static gidd_status set_sizes(gidd_model *model, const gidd_model_args *args)
         .slice = args->slice,
         .mode = args->mode,
         .loss = args->loss,
+        .recompute = args->recompute,
         .max_B = args->max_B,
         .max_T = args->max_T,
         .head_rows = args->head_rows,
@@ -146,13 +147,28 @@ gidd_status gidd_model_plan(const gidd_model_args *args, gidd_plan_line *lines, 
     return GIDD_OK;
 }
 
-gidd_model_flops gidd_model_flops_of(const gidd_model_shape *shape, int64_t T)
+/* Of a block for T tokens, forward. */
+static double recomputed_flops(gidd_recompute recompute, double D, double T)
+{
+    switch (recompute) {
+    case GIDD_RECOMPUTE_NONE:
+        return 0.0;
+    case GIDD_RECOMPUTE_MLP:
+        return 2.0 * 4.0 * D * D * T;
+    case GIDD_RECOMPUTE_BLOCK: /* qkv, out, fc1; scores and values */
+        return 2.0 * 8.0 * D * D * T + 4.0 * T * T * D;
+    }
+    return 0.0;
+}
+
+gidd_model_flops gidd_model_flops_of(const gidd_model_shape *shape, int64_t T, gidd_recompute recompute)
 {
     const double D = (double)shape->D, L = (double)shape->L, tokens = (double)T;
     const double matrices = L * 12.0 * D * D + (double)shape->Vr * D;
     return (gidd_model_flops){
         .sequence = 6.0 * matrices * tokens + 12.0 * L * tokens * tokens * D,
         .head_row = 6.0 * (double)shape->Vr * D,
+        .recompute = (L - 1.0) * recomputed_flops(recompute, D, tokens),
     };
 }
 

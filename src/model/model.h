@@ -31,12 +31,27 @@ typedef enum gidd_model_mode {
 
 typedef enum gidd_loss_kind { GIDD_LOSS_GIDD = 0, GIDD_LOSS_MDLM } gidd_loss_kind;
 
+/* What backward computes once more instead of keeping it. The same kernels are called with the same
+ * arguments, so gradients are the same bits. Memory of a block for a token in elements of type E, of 18 D:
+ *
+ *   NONE   18 D   nothing
+ *   MLP     8 D   from the norm before the MLP to its GELU:   1/3 of a block's forward products
+ *   BLOCK   2 D   all but the MLP's second product:           2/3 of them, and attention
+ *
+ * and once for all blocks what is left of the 18 D. The last block's is still there, so L - 1 blocks pay. */
+typedef enum gidd_recompute {
+    GIDD_RECOMPUTE_NONE = 0,
+    GIDD_RECOMPUTE_MLP,
+    GIDD_RECOMPUTE_BLOCK,
+} gidd_recompute;
+
 typedef struct gidd_model_args {
     gidd_device       *device; /* borrowed */
     const gidd_params *params; /* borrowed: must outlive the model */
     const gidd_slice  *slice;  /* borrowed likewise; whose masters this rank keeps. NULL: all */
     gidd_model_mode    mode;
     gidd_loss_kind     loss;
+    gidd_recompute     recompute; /* TRAIN */
     int64_t            max_B, max_T; /* largest micro-batch */
     int64_t            head_rows;    /* rows of logits at once; 0: equal chunks of <= 512 MiB */
 } gidd_model_args;
@@ -53,6 +68,7 @@ typedef struct gidd_model {
     const gidd_slice  *slice;
     gidd_model_mode    mode;
     gidd_loss_kind     loss;
+    gidd_recompute     recompute;
     int64_t            max_B, max_T, head_rows;
     float             *master;  /* fp32 parameters, on the device: [memory_count], or [slice->own_count] where
                                    `exact` is not NULL                                   */
@@ -89,7 +105,7 @@ typedef struct gidd_model_flops {
 } gidd_model_flops;
 
 /* Local. */
-gidd_model_flops gidd_model_flops_of(const gidd_model_shape *shape, int64_t T);
+gidd_model_flops gidd_model_flops_of(const gidd_model_shape *shape, int64_t T, gidd_recompute recompute);
 
 /* FLOPs executed for `sequences` sequences of which `head_rows` rows pass the output matrix. Local. */
 static inline double gidd_model_flops_executed(const gidd_model_flops *flops, double sequences, int64_t T,

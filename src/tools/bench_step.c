@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "tools/bench.h"
 #include "tools/bench_profile.h"
+#include "worker/resolve.h"
 #include "worker/worker.h"
 
 #include <inttypes.h>
@@ -100,7 +101,8 @@ static gidd_status count_executed(step_work *w, int64_t index, const gidd_report
 {
     const gidd_config *config = w->worker.config;
     const gidd_model_flops flops =
-        gidd_model_flops_of(&w->worker.params.shape, config->model.context);
+        gidd_model_flops_of(&w->worker.params.shape, config->model.context,
+                            gidd_resolve_recompute(config));
     int64_t head_rows = report->head_rows;
     GIDD_TRY(gidd_comm_allreduce_int64(w->worker.world, &head_rows, 1, GIDD_COMM_SUM));
     w->executed[index] =
@@ -182,7 +184,7 @@ static void report_model(const gidd_bench *bench, const step_work *w)
     gidd_bench_report_count(r, "micro_batch", w->worker.micro_batch);
     gidd_bench_report_text(r, "clean_rows", w->skips_clean ? "left out of the head" : "computed");
     gidd_bench_report_number(r, "gflop_per_token",
-                             gidd_model_flops_of(s, s->T).sequence / (double)s->T * 1e-9);
+                             gidd_model_flops_of(s, s->T, GIDD_RECOMPUTE_NONE).sequence / (double)s->T * 1e-9);
 }
 
 // Of the timed steps; without clean rows it differs from step to step.
@@ -251,7 +253,7 @@ static gidd_status report(gidd_bench *bench, step_work *w)
 {
     const gidd_model_shape *s = &w->worker.params.shape;
     double G = (double)bench->config->training.global_batch;
-    double gflop = gidd_model_flops_of(s, s->T).sequence * G * 1e-9;
+    double gflop = gidd_model_flops_of(s, s->T, GIDD_RECOMPUTE_NONE).sequence * G * 1e-9;
     double executed_gflop = median_executed(w) * 1e-9;
     GIDD_TRY(gidd_bench_slowest(w->worker.world, w->seconds, w->plan.total + w->profiled));
     gidd_bench_spread seconds = gidd_bench_spread_of(w->seconds + w->plan.warmup, w->plan.repeats);

@@ -98,6 +98,7 @@ static gidd_status open_model(gidd_worker *worker)
                                                   .params = &worker->params,
                                                   .slice = &worker->slice,
                                                   .mode = GIDD_MODEL_TRAIN,
+                                                  .recompute = gidd_resolve_recompute(config),
                                                   .loss = config->diffusion.process == GIDD_CONFIG_MDLM ? GIDD_LOSS_MDLM
                                                                                                         : GIDD_LOSS_GIDD,
                                                   .max_B = worker->micro_batch,

@@ -46,6 +46,7 @@ static gidd_status plan_memory(const gidd_config *config, dry_plan *plan)
                                                             .params = &plan->params,
                                                             .slice = &plan->slice,
                                                             .mode = GIDD_MODEL_TRAIN,
+                                                            .recompute = gidd_resolve_recompute(config),
                                                             .max_B = plan->micro,
                                                             .max_T = config->model.context},
                                          plan->lines, PLAN_LINES, &plan->line_count);
@@ -75,7 +76,7 @@ static void print_work(const gidd_config *config, const dry_plan *plan)
 {
     int64_t          G = config->training.global_batch, T = config->model.context;
     double           sequences = (double)G, tokens = sequences * (double)T, steps = (double)config->training.steps;
-    gidd_model_flops flops = gidd_model_flops_of(&plan->params.shape, T);
+    gidd_model_flops flops = gidd_model_flops_of(&plan->params.shape, T, gidd_resolve_recompute(config));
     gidd_skip_guard  guard;
     gidd_skip_guard_init(&guard, config);
     int    skips = gidd_skip_guard_skips(&guard, 0);
@@ -83,8 +84,9 @@ static void print_work(const gidd_config *config, const dry_plan *plan)
     printf("work          %.4g GFLOP a token, %.4g TFLOP a step, %" PRId64 " steps, %.4g tokens, %.4g FLOP in all\n",
            flops.sequence / (double)T * 1e-9, flops.sequence * sequences * 1e-12, config->training.steps, steps * tokens,
            flops.sequence * sequences * steps);
-    printf("executed      %.4g TFLOP a step%s\n", gidd_model_flops_executed(&flops, sequences, T, rows) * 1e-12,
-           skips ? " on average: rows that were not noised do not pass the head" : "");
+    printf("executed      %.4g TFLOP a step%s%s\n", gidd_model_flops_executed(&flops, sequences, T, rows) * 1e-12,
+           skips ? " on average: rows that were not noised do not pass the head" : "",
+           flops.recompute > 0 ? "; with what backward recomputes" : "");
     if (guard.guarded) {
         printf("              (an approximation: every evaluation checks it%s)\n",
                guard.may_end ? " and may end it" : "");

@@ -72,6 +72,16 @@ gidd_status gidd_resolve_split(const gidd_config *config, int ranks, int64_t *ro
     return GIDD_OK;
 }
 
+gidd_recompute gidd_resolve_recompute(const gidd_config *config)
+{
+    static const gidd_recompute kinds[] = {
+        [GIDD_CONFIG_RECOMPUTE_NONE] = GIDD_RECOMPUTE_NONE,
+        [GIDD_CONFIG_RECOMPUTE_MLP] = GIDD_RECOMPUTE_MLP,
+        [GIDD_CONFIG_RECOMPUTE_BLOCK] = GIDD_RECOMPUTE_BLOCK,
+    };
+    return kinds[config->training.recompute];
+}
+
 gidd_status gidd_resolve_device(const gidd_config *config, int node_rank, int node_size, gidd_device **device_p)
 {
     const char      *kind = config->device.kind;

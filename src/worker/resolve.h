@@ -10,6 +10,7 @@
 #include "diffusion/schedule.h"
 #include "diffusion/vocab.h"
 #include "kernels/device.h"
+#include "model/model.h"
 #include "model/params.h"
 
 /* The network's ids over a tokenizer of `base_ids` ids. Local. */
@@ -24,6 +25,9 @@ gidd_schedule_args gidd_resolve_schedule(const gidd_config *config, const gidd_v
 /* Sequences of a step on each of `ranks` ranks and of a micro-batch. GIDD_ERR_CONFIG: G is not divisible; the
  * text lists the numbers of ranks that do. Local. */
 gidd_status gidd_resolve_split(const gidd_config *config, int ranks, int64_t *rows_p, int64_t *micro_p);
+
+/* What backward recomputes. Local. */
+gidd_recompute gidd_resolve_recompute(const gidd_config *config);
 
 /* Opens the device that a configuration names: "auto" and "cuda" take the node's `node_rank`-th GPU, "auto" the
  * CPU where there is none; threads are the rank's share of `node_size`. *device_p is the caller's. Local. */

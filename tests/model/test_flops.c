@@ -82,7 +82,7 @@ static void check_executed(const tiny_args *args, int skip_clean)
 {
     tiny *t = tiny_open(args);
     tiny_fill_batch(t, 0, TINY_B, TINY_T);
-    const gidd_model_flops flops = gidd_model_flops_of(&t->params.shape, TINY_T);
+    const gidd_model_flops flops = gidd_model_flops_of(&t->params.shape, TINY_T, args->recompute);
     const double counted = count_step(t, skip_clean);
     const int64_t rows = gidd_model_head_rows(t->model, skip_clean);
     const double said = gidd_model_flops_executed(&flops, TINY_B, TINY_T, (double)rows);
@@ -97,15 +97,20 @@ Test(flops, executed_are_those_that_the_kernels_are_asked_for)
         check_executed(&(tiny_args){.head_rows = head_rows}, 0);
         check_executed(&(tiny_args){.head_rows = head_rows}, 1);
     }
+    for (int what = GIDD_RECOMPUTE_MLP; what <= GIDD_RECOMPUTE_BLOCK; what++) {
+        check_executed(&(tiny_args){.recompute = (gidd_recompute)what}, 0);
+        check_executed(&(tiny_args){.recompute = (gidd_recompute)what}, 1);
+    }
 }
 
 Test(flops, of_the_model_are_the_published_count)
 {
     const gidd_model_shape small = {.D = 768, .L = 12, .H = 12, .C = 128, .T = 512, .Vr = 50304};
     const gidd_model_shape base = {.D = 1024, .L = 24, .H = 16, .C = 128, .T = 512, .Vr = 50304};
-    const gidd_model_flops flops = gidd_model_flops_of(&small, 512);
+    const gidd_model_flops flops = gidd_model_flops_of(&small, 512, GIDD_RECOMPUTE_NONE);
     cr_assert_float_eq(flops.sequence / 512, 798.0e6, 0.05e6);
-    cr_assert_float_eq(gidd_model_flops_of(&base, 512).sequence / 512, 2272.0e6, 0.05e6);
+    cr_assert_float_eq(gidd_model_flops_of(&base, 512, GIDD_RECOMPUTE_NONE).sequence / 512, 2272.0e6,
+                       0.05e6);
     // half of the rows without a head: 14.5 % less
     cr_assert_float_eq(gidd_model_flops_executed(&flops, 1, 512, 256) / flops.sequence, 1 - 0.145, 5e-4);
 }

@@ -48,6 +48,7 @@ static void open_model(tiny *t, const tiny_args *args)
         .params = &t->params,
         .mode = args->mode,
         .loss = args->loss,
+        .recompute = args->recompute,
         .max_B = args->max_B > 0 ? args->max_B : TINY_B,
         .max_T = TINY_T,
         .head_rows = args->head_rows > 0 ? args->head_rows : TINY_ROWS,
@@ -58,7 +59,7 @@ static void open_model(tiny *t, const tiny_args *args)
 tiny *tiny_open(const tiny_args *args)
 {
     tiny *t = calloc(1, sizeof *t);
-    const gidd_device_args device = {.name = "cpu", .dtype = args->dtype, .threads = 1};
+    const gidd_device_args device = {.name = args->device != NULL ? args->device : "cpu", .dtype = args->dtype, .threads = 1};
     const gidd_schedule_args schedule = {
         .process = args->loss == GIDD_LOSS_MDLM ? GIDD_PROCESS_MDLM : GIDD_PROCESS_GIDD,
         .p_uniform = 0.1,
@@ -68,7 +69,9 @@ tiny *tiny_open(const tiny_args *args)
         .mask_id = TINY_MASK,
     };
     cr_assert_eq(gidd_device_open(&device, &t->device), GIDD_OK);
-    cr_assert_eq(gidd_params_init(&t->params, &tiny_shape, 30000, 3), GIDD_OK);
+    gidd_model_shape shape = tiny_shape;
+    shape.L = args->L > 0 ? args->L : TINY_L;
+    cr_assert_eq(gidd_params_init(&t->params, &shape, 30000, 3), GIDD_OK);
     cr_assert_eq(gidd_schedule_init(&t->schedule, &schedule), GIDD_OK);
     open_model(t, args);
     randomise_params(t);

@@ -21,9 +21,12 @@ typedef struct tiny {
 } tiny;
 
 typedef struct tiny_args {
+    const char     *device; /* NULL: cpu */
     gidd_dtype      dtype;
+    gidd_recompute  recompute;
     gidd_model_mode mode;
     gidd_loss_kind  loss;
+    int64_t         L;         /* 0: TINY_L */
     int64_t         max_B;     /* 0: TINY_B */
     int64_t         head_rows; /* 0: all    */
 } tiny_args;

@@ -165,7 +165,7 @@ PY
     same_run whole pending
     GIDD_FAULT=kill:rank=1,point=forward,step=20 train killed 2 "${strange[@]}"
     [[ $rc -eq 137 ]] || die "killed: exit $rc, not 137"
-    until_finished killed 2 "${strange[@]}"
+    until_finished killed 2 "${strange[@]}" training.recompute=block # changes memory and time, and no bit
     same_run whole killed
     train on 2 "${strange[@]}" loss.skip_clean_rows=on
     [[ $rc -eq 0 ]] || die "on: exit $rc"
