@@ -163,6 +163,29 @@ static __global__ void copy_kernel(uint32_t *out, const uint32_t *source)
     out[5 * WARP + lane] = stage[2][4 * lane + 1];
 }
 
+// Two warps read one buffer each round and then fetch the next round's numbers into it. Without the
+// barrier between, a warp overwrites what the other has not yet read.
+static __global__ void prefetch_kernel(uint32_t *out, const uint32_t *source, int rounds, bool has_barrier)
+{
+    __shared__ __align__(16) uint32_t stage[64 * 4];
+    int self = static_cast<int>(threadIdx.x), other = (self + WARP) % 64;
+    uint32_t sum = 0;
+    copy_async(stage + 4 * self, source + 4 * self);
+    copy_async_commit();
+    for (int round = 1; round <= rounds; round++) {
+        copy_async_wait<0>();
+        __syncthreads();
+        sum += static_cast<uint32_t>(round) * stage[4 * other];
+        if (has_barrier) {
+            __syncthreads();
+        }
+        copy_async(stage + 4 * self, source + (round * 64 + self) * 4);
+        copy_async_commit();
+    }
+    copy_async_wait<0>();
+    out[self] = sum;
+}
+
 // ---- launches --------------------------------------------------------------------------------
 
 #define DEFINE(name)                                                                               \
@@ -208,4 +231,10 @@ DEFINE(copy)
 {
     return launch(device, "copy", copy_kernel, 1, WARP, 0, static_cast<uint32_t *>(args->out),
                   static_cast<const uint32_t *>(args->a));
+}
+
+DEFINE(prefetch)
+{
+    return launch(device, "prefetch", prefetch_kernel, 1, 64, 0, static_cast<uint32_t *>(args->out),
+                  static_cast<const uint32_t *>(args->a), args->rounds, args->kind != 0);
 }

@@ -38,6 +38,7 @@ gidd_status selftest_poison(gidd_device *device, const selftest_args *args);
 gidd_status selftest_warp(gidd_device *device, const selftest_args *args);
 gidd_status selftest_mma(gidd_device *device, const selftest_args *args);
 gidd_status selftest_copy(gidd_device *device, const selftest_args *args);
+gidd_status selftest_prefetch(gidd_device *device, const selftest_args *args);
 
 #ifdef __cplusplus
 }

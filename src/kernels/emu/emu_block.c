@@ -110,6 +110,7 @@ static struct {
     void *context;
     fiber_context launcher;
     uint64_t random; // 0: threads run in order
+    uint64_t copy_random;
 } block;
 
 static pthread_mutex_t running = PTHREAD_MUTEX_INITIALIZER;
@@ -142,12 +143,12 @@ static char *stack_of(unsigned number)
     return block.stacks + (size_t)number * STACK_BYTES;
 }
 
-static uint32_t random_bits(void)
+static uint32_t random_bits(uint64_t *state)
 {
-    block.random ^= block.random << 13; // xorshift64
-    block.random ^= block.random >> 7;
-    block.random ^= block.random << 17;
-    return (uint32_t)(block.random >> 32);
+    *state ^= *state << 13; // xorshift64
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    return (uint32_t)(*state >> 32);
 }
 
 // ---- who runs next ---------------------------------------------------------------------------
@@ -169,7 +170,7 @@ static unsigned choose_lane(uint32_t ready)
     if (block.random == 0) {
         return (unsigned)__builtin_ctz(ready);
     }
-    for (uint32_t skip = random_bits() % (uint32_t)__builtin_popcount(ready); skip > 0; skip--) {
+    for (uint32_t skip = random_bits(&block.random) % (uint32_t)__builtin_popcount(ready); skip > 0; skip--) {
         ready &= ready - 1;
     }
     return (unsigned)__builtin_ctz(ready);
@@ -179,7 +180,7 @@ static unsigned choose_lane(uint32_t ready)
 static unsigned choose_fiber(void)
 {
     unsigned start =
-        block.random == 0 ? block.current / GIDD_EMU_WARP : random_bits() % block.warp_count;
+        block.random == 0 ? block.current / GIDD_EMU_WARP : random_bits(&block.random) % block.warp_count;
     for (unsigned i = 0; i < block.warp_count; i++) {
         unsigned w = start + i < block.warp_count ? start + i : start + i - block.warp_count;
         if (block.warps[w].ready != 0) {
@@ -321,6 +322,14 @@ void gidd_emu_meet(uint32_t mask, gidd_emu_operation operation, void *operand)
 
 // ---- asynchronous copies ---------------------------------------------------------------------
 
+static void do_copy(const async_copy *copy)
+{
+    memset(copy->target, 0, 16);
+    memcpy(copy->target, copy->source, (size_t)copy->source_bytes);
+}
+
+/* Hardware may do a copy at any moment from here to its wait. Half of them, drawn at random, are done here: too
+ * early for whoever still reads what is overwritten; the others at the wait: too late for whoever reads before. */
 void gidd_emu_copy_async(void *target, const void *source, int source_bytes)
 {
     fiber *self = &block.fibers[block.current];
@@ -332,8 +341,12 @@ void gidd_emu_copy_async(void *target, const void *source, int source_bytes)
         gidd_emu_fail("an asynchronous copy of %d bytes, %d pending", source_bytes,
                       self->copy_count);
     }
-    int at = (self->copy_first + self->copy_count++) % COPIES;
-    block.copies[block.current][at] = (async_copy){target, source, source_bytes, self->groups};
+    async_copy copy = {target, source, source_bytes, self->groups};
+    if (random_bits(&block.copy_random) % 2 == 0) {
+        do_copy(&copy);
+        return;
+    }
+    block.copies[block.current][(self->copy_first + self->copy_count++) % COPIES] = copy;
 }
 
 void gidd_emu_copy_commit(void)
@@ -349,8 +362,7 @@ void gidd_emu_copy_wait(int leave)
         if (copy->group >= self->groups - leave) {
             return;
         }
-        memset(copy->target, 0, 16);
-        memcpy(copy->target, copy->source, (size_t)copy->source_bytes);
+        do_copy(copy);
         self->copy_first = (self->copy_first + 1) % COPIES;
         self->copy_count--;
     }
@@ -367,6 +379,7 @@ static void prepare(void)
 {
     const char *seed = getenv("GIDD_EMU_SEED");
     block.random = seed != NULL ? strtoull(seed, NULL, 10) * 0x9e3779b97f4a7c15u | 1u : 0;
+    block.copy_random = block.random ^ 0xd1b54a32d192ed03u; // so the same launch does the same each time
     if (block.stacks != NULL) {
         return;
     }

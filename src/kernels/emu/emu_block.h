@@ -11,7 +11,7 @@
  *   - a write behind dynamic shared memory, a misaligned 16-byte access of mma.cuh.
  * Shared memory, static and dynamic, holds 0xff bytes (NaN) when a block starts. With the
  * environment variable GIDD_EMU_SEED=<number> the order in which threads run is drawn at random
- * from that seed.
+ * from that seed; which asynchronous copies are done at once is drawn with and without it.
  */
 #ifndef GIDD_KERNELS_EMU_EMU_BLOCK_H
 #define GIDD_KERNELS_EMU_EMU_BLOCK_H
@@ -65,9 +65,9 @@ typedef struct gidd_emu_votes {
 /* Waits for every thread of the block; how many of them voted with anything but 0. Local. */
 gidd_emu_votes gidd_emu_barrier(int vote);
 
-/* Asynchronous copies of 16 bytes into shared memory: queued, and done when the thread waits for
- * their group; `source_bytes` of them come from `source`, the rest is 0. `leave`: groups that may
- * stay pending. Local. */
+/* Asynchronous copies of 16 bytes into shared memory: each is done either here or when the thread
+ * waits for its group, drawn at random; `source_bytes` of them come from `source`, the rest is 0.
+ * `leave`: groups that may stay pending. Local. */
 void gidd_emu_copy_async(void *target, const void *source, int source_bytes);
 void gidd_emu_copy_commit(void);
 void gidd_emu_copy_wait(int leave);
