@@ -85,7 +85,7 @@ train() {
             train_slice "$run" || code=$?
             case $code in
             0) finished=$((finished + 1)) ;;
-            75) ;;
+            75 | 76) ;; # 76: nothing moved for too long, as on a busy machine; the last checkpoint stands
             *) die "$code" "the run $run ended with exit code $code" ;;
             esac
         done

@@ -110,6 +110,48 @@ Test(corrupt, follows_the_distribution)
     }
 }
 
+/* A million draws of each process, p_u = 0 included: by chance a comparison fails for one seed in 300000. */
+Test(corrupt, a_million_draws_follow_the_distribution)
+{
+    enum { V = 11, X = 4, ROWS = 2000, T = 500 };
+    static const struct {
+        gidd_process process;
+        double p_uniform, t;
+    } cases[] = {{GIDD_PROCESS_GIDD, 0.2, 0.3},
+                 {GIDD_PROCESS_GIDD, 0.0, 0.7},
+                 {GIDD_PROCESS_GIDD, 0.5, 0.98},
+                 {GIDD_PROCESS_MDLM, 0.0, 0.4}};
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        const double t = cases[k].t, p = cases[k].p_uniform;
+        const double c = sqrt(t * (1 - t)) * 2 * p / (1 - p); // SPEC section 4, written out once more
+        const int mdlm = cases[k].process == GIDD_PROCESS_MDLM;
+        gidd_schedule s = schedule_of(cases[k].process, p, V);
+        gidd_corruption corruption;
+        int32_t x[T], z[T];
+        int64_t seen[V] = {0};
+        double expected[V];
+        gidd_corruption_init(&corruption, &s, t);
+        for (int i = 0; i < T; i++) {
+            x[i] = X;
+        }
+        for (uint64_t row = 0; row < ROWS; row++) {
+            gidd_corrupt_row(&corruption, 40 + k, GIDD_STREAM_NOISE, row, x, T, z);
+            for (int i = 0; i < T; i++) {
+                seen[z[i]]++;
+            }
+        }
+        for (int j = 0; j < V; j++) {
+            double q = j == V - 1 ? t / (1 + c) : (j == X ? (1 - t) / (1 + c) : 0) + c / ((V - 1) * (1 + c));
+            if (mdlm) {
+                q = j == V - 1 ? (1 - 1e-4) * t : j == X ? 1 - (1 - 1e-4) * t : 0;
+            }
+            expected[j] = q * ROWS * T;
+        }
+        double sigmas = chi_square_sigmas(seen, expected, V, 1);
+        cr_assert(sigmas < 4.5, "case %zu: %g sigmas", k, sigmas);
+    }
+}
+
 Test(corrupt, row_takes_two_uniforms_a_draw)
 {
     enum { T = 600 + 1 }; // several blocks and an odd end

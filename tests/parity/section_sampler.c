@@ -90,7 +90,7 @@ static void check_host_rows(parity *p, const step_inputs *in, const gidd_schedul
         gidd_posterior_row(step, schedule, xhat, width, in->z[r], row);
         worst = fmax(worst, max_difference(row, want + r * width, width));
     }
-    parity_check(p, worst, 1e-5, "%s posterior on the host", name);
+    parity_check(p, worst, 1e-6, "%s posterior on the host", name);
 }
 
 static gidd_status check_step(parity *p, const step_inputs *in, const char *name,
@@ -131,7 +131,7 @@ static gidd_status check_step(parity *p, const step_inputs *in, const char *name
     GIDD_TRY(parity_get(p, posterior, d_posterior, bytes));
     // In bf16 an entry next to min_p may fall on its other side.
     parity_check(p, max_difference(posterior, want, in->rows * width),
-                 parity_tolerance(p, 1e-5, 2e-2 + 5.0 * min_p), "%s posterior", name);
+                 parity_tolerance(p, 1e-6, 2e-2 + 5.0 * min_p), "%s posterior", name);
     if (p->precision == GIDD_F32) { // rounded logits move the boundaries: ids cannot be demanded
         parity_check(p, parity_mismatches(z, want_z, in->rows), 0.0, "%s z_s", name);
     }
@@ -282,7 +282,7 @@ static gidd_status check_correction(parity *p, correction *c, const char *name)
     }
     parity_check(p, parity_mismatches(c->proposal, want_proposal, c->rows), 0.0, "%s proposal",
                  name);
-    parity_check(p, max_difference(c->score, want_score, c->rows), 1e-5, "%s score", name);
+    parity_check(p, max_difference(c->score, want_score, c->rows), 1e-6, "%s score", name);
     return check_choice(p, c, name, (int64_t)k);
 }
 
