@@ -107,7 +107,7 @@ static void bounds_of_messages(mpi_test *t)
     gidd_order  order = {.magic = GIDD_ORDER_MAGIC, .step = 4, .actions = GIDD_ACT_ALL, .reason = GIDD_STOP_DIVERGED};
     gidd_report report = {.magic = GIDD_REPORT_MAGIC, .step = 4};
     MPI_TEST_CHECK(t, gidd_order_check(&order, 4) == GIDD_OK && gidd_order_check(&order, 5) == GIDD_ERR_COMM);
-    order.actions |= 32;
+    order.actions |= GIDD_ACT_ALL + 1;
     MPI_TEST_CHECK(t, gidd_order_check(&order, 4) == GIDD_ERR_COMM);
     order = (gidd_order){.magic = GIDD_ORDER_MAGIC, .step = 4, .reason = GIDD_STOP_REASONS};
     MPI_TEST_CHECK(t, gidd_order_check(&order, 4) == GIDD_ERR_COMM);
