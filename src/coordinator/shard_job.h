@@ -10,10 +10,10 @@
  * becomes a shard, whoever takes it: the output has the same bytes for any number of ranks and threads. With 8 ranks
  * or more one thread of rank 0 does nothing but deal.
  *
- * Memory of a rank does not depend on the size of the input. With parts of W bytes of text (32 MiB at most, or
+ * Memory of a rank does not depend on the size of the input. With parts of W bytes of text (64 MiB at most, or
  * shard_bytes) and n threads a rank holds n + 3 parts at most (W each, a third of it where the input is compressed),
- * and each thread its shard (about W / 2), its encoder (5 MiB) and one document several times over: below 0.7 GB for
- * 8 threads and ordinary documents. A document of 64 MiB, the most that is taken, costs its thread 0.5 GB more.
+ * and each thread its shard (about W / 2), its encoder (5 MiB) and one document several times over: below 0.9 GB for
+ * 6 threads and ordinary documents. A document of 64 MiB, the most that is taken, costs its thread 0.5 GB more.
  *
  * Killed and started again, the job goes through the corpus again but keeps every shard whose
  * record (done/) still fits: same options and tokenizer, same stored bytes of its part, same bytes
@@ -55,7 +55,7 @@ typedef struct gidd_shard_job_args {
     const char *output;  /* folder of the data set; made if it is not there       */
     const gidd_bpe *bpe; /* the same on every rank                                */
     gidd_corpus_options corpus;
-    int threads;             /* of this rank besides its main thread; 0 counts as 1, at most 8 are used */
+    int threads;             /* of this rank besides its main thread; 0 counts as 1, at most 6 are used */
     int64_t valid_documents;       /* 0 <= this < number of documents                       */
     int64_t document_limit;        /* stop after so many documents; 0: take all. One part at
                                       a time then                                           */

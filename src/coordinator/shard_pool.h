@@ -12,7 +12,7 @@
 #include "coordinator/shard_part.h"
 
 enum {
-    GIDD_SHARD_THREADS_MAX = 8, /* of a rank: HDF5's one lock keeps more from helping, and each has its memory */
+    GIDD_SHARD_THREADS_MAX = 6, /* of a rank: more would take more than 1 GB, and wait for HDF5's one lock */
 };
 
 /* What became of a part. Plain bytes: ranks send it. */

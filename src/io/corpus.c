@@ -16,7 +16,7 @@
 enum { PARTS_WANTED = 64, COMPRESSION_GUESS = 3 };
 
 static const size_t PART_BYTES_MIN = (size_t)4 << 20;
-static const size_t PART_BYTES_MAX = (size_t)32 << 20;
+static const size_t PART_BYTES_MAX = (size_t)64 << 20;
 
 struct gidd_corpus {
     const gidd_corpus_options *options;

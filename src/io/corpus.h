@@ -68,7 +68,7 @@ typedef struct gidd_corpus_options {
     const char *suffixes;      /* comma separated, without dots: "txt,md,rst"              */
     const char *json_key;      /* "text"                                                   */
     size_t document_bytes_max; /* 0: 64 MiB                                                */
-    size_t shard_bytes;        /* 0: 4 to 32 MiB, so that there are about 64 parts or more */
+    size_t shard_bytes;        /* 0: 4 to 64 MiB, so that there are about 64 parts or more */
     gidd_corpus_rule rule;
 } gidd_corpus_options;
 

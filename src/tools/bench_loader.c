@@ -7,10 +7,14 @@
 #include "tools/bench.h"
 #include "worker/worker.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 enum {
     RECORD_ROWS = 64,
@@ -115,7 +119,7 @@ static gidd_status fetch_records(const gidd_loader *loader, loader_work *w, doub
 static void report_row(gidd_bench *bench, loader_work *w, const char *name)
 {
     static const char *const keys[] = {"ms",        "ms_min",       "ms_max", "records_per_s",
-                                       "waited_ms", "waited_ms_max"};
+                                       "waited_ms", "waited_ms_max", "waited_percent"};
     const gidd_bench_spread no_spread = {(double)NAN, (double)NAN, (double)NAN};
     double *waited = w->waited + w->plan.warmup;
     gidd_bench_spread ms = gidd_bench_spread_scale(
@@ -124,17 +128,42 @@ static void report_row(gidd_bench *bench, loader_work *w, const char *name)
         isnan(waited[0])
             ? no_spread
             : gidd_bench_spread_scale(gidd_bench_spread_of(waited, w->plan.repeats), 1e3);
-    const double values[] = {ms.median, ms.min, ms.max, 1e3 / ms.median, wait.median, wait.max};
+    double all = 0.0, all_waited = 0.0;
+    for (int64_t i = 0; i < w->plan.repeats; i++) {
+        all += w->seconds[w->plan.warmup + i];
+        all_waited += waited[i];
+    }
+    const double values[] = {ms.median, ms.min, ms.max, 1e3 / ms.median, wait.median, wait.max, 100.0 * all_waited / all};
     gidd_bench_report_row(bench->report, &(gidd_bench_row){"way", name, keys, values,
                                                            (int)(sizeof keys / sizeof *keys)});
 }
 
-typedef enum loader_way { WAY_BUILD, WAY_FETCH } loader_way;
+typedef enum loader_way { WAY_BUILD, WAY_FETCH, WAY_FETCH_COLD } loader_way;
+
+// Asks the system to forget the shards' bytes, so that they are read from the disk again.
+static gidd_status forget_pages(const gidd_bench *bench, const loader_work *w)
+{
+    const char *folder = bench->options->input == GIDD_BENCH_DATA ? bench->config->data.dir : w->folder;
+    for (int64_t s = 0; s < gidd_shard_set_info(w->shards)->shard_count; s++) {
+        char name[24], path[GIDD_BENCH_FOLDER_SIZE + 32];
+        gidd_shard_name(s, name);
+        (void)snprintf(path, sizeof path, "%s/%s", folder, name);
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0) {
+            return gidd_fail(GIDD_ERR_IO, "cannot open %s: %s", path, strerror(errno));
+        }
+        (void)fdatasync(fd); // pages that are not written yet cannot be dropped
+        (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+        (void)close(fd);
+    }
+    return GIDD_OK;
+}
 
 static gidd_status measure_way(gidd_bench *bench, loader_work *w, const gidd_source *source,
                                loader_way way, double work_ms, const char *name)
 {
     gidd_loader *loader = NULL;
+    GIDD_TRY(way == WAY_FETCH_COLD ? forget_pages(bench, w) : GIDD_OK);
     GIDD_TRY(open_loader(bench, w, source, &loader));
     gidd_status status =
         way == WAY_BUILD ? build_records(loader, w) : fetch_records(loader, w, work_ms);
@@ -147,8 +176,8 @@ static gidd_status measure_way(gidd_bench *bench, loader_work *w, const gidd_sou
 
 static gidd_status measure(gidd_bench *bench, loader_work *w)
 {
-    double work_ms = bench->options->work_ms > 0.0 ? bench->options->work_ms : 5.0;
-    char busy[64];
+    double work_ms = bench->options->work_ms > 0.0 ? bench->options->work_ms : 40.0;
+    char busy[64], cold[96];
     w->T = bench->config->model.context;
     w->plan = gidd_bench_plan_of(bench);
     w->seconds = calloc((size_t)w->plan.total, sizeof *w->seconds);
@@ -169,7 +198,9 @@ static gidd_status measure(gidd_bench *bench, loader_work *w)
     GIDD_TRY(measure_way(bench, w, &from_memory, WAY_BUILD, 0.0, "memory, built here"));
     GIDD_TRY(measure_way(bench, w, &from_shards, WAY_BUILD, 0.0, "shards, built here"));
     GIDD_TRY(measure_way(bench, w, &from_shards, WAY_FETCH, 0.0, "shards, prefetched, no work"));
-    return measure_way(bench, w, &from_shards, WAY_FETCH, work_ms, busy);
+    GIDD_TRY(measure_way(bench, w, &from_shards, WAY_FETCH, work_ms, busy));
+    (void)snprintf(cold, sizeof cold, "%s, cold page cache", busy);
+    return measure_way(bench, w, &from_shards, WAY_FETCH_COLD, work_ms, cold);
 }
 
 gidd_status gidd_bench_loader(gidd_bench *bench)

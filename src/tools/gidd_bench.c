@@ -68,7 +68,7 @@ static const struct argp_option options_loader[] = {
     OPTION_WARMUP,
     OPTION_FOLDER,
     OPTION_DATA,
-    {"work-ms", KEY_WORK, "MS", 0, "what the busy consumer does with a record (default 5)", 0},
+    {"work-ms", KEY_WORK, "MS", 0, "what the busy consumer does with a record (default 40)", 0},
     {0}};
 static const struct argp_option options_allreduce[] = {
     OPTION_REPEATS,

@@ -63,7 +63,7 @@ static const struct argp_option option_table[] = {
     {"strict", KEY_STRICT, NULL, 0,
      "bad documents end the job instead of being skipped and counted", 0},
     {"shard-bytes", KEY_SHARD_BYTES, "N", 0,
-     "text per shard (default: 4 to 32 MiB, by the size of the inputs)", 0},
+     "text per shard (default: 4 to 64 MiB, by the size of the inputs)", 0},
     {"dry-run", KEY_DRY_RUN, NULL, 0, "list the inputs, say what would be done, write nothing", 0},
     {0},
 };
