@@ -90,6 +90,7 @@
 #define GIDD_CONFIG_KEYS_comm(X)                                                                                    \
     X(comm, backend, ENUM, "auto", 0, 0, "auto|mpi|nccl", FREE, "gradient reduction: nccl for one rank per GPU, else mpi") \
     X(comm, zero, ENUM, "off", 0, 0, "off|on", FREE, "ZeRO-1: each rank keeps and updates its share of masters and moments; the same bits") \
+    X(comm, deterministic, ENUM, "on", 0, 0, "off|on", FREE, "NCCL: one algorithm, protocol and number of channels; off: whatever it finds fastest") \
     X(comm, bucket_mib, REAL, "64", 0.001, 65536, NULL, FREE, "gradients reduced at once, in MiB of fp32")
 
 #define GIDD_CONFIG_KEYS_log(X)                                                                                     \

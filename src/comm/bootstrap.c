@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/log.h"
 #include "comm/comm_mpi.h"
+#include "comm/nccl_abort.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,7 @@
 void gidd_comm_abort(int code)
 {
     int started = 0, ended = 0;
+    gidd_nccl_abort_fire();
     (void)MPI_Initialized(&started);
     (void)MPI_Finalized(&ended);
     if (started && !ended) {

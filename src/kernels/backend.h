@@ -33,6 +33,9 @@ typedef struct gidd_backend_streams {
 typedef struct gidd_backend {
     const char *name; /* what stands before ":" in a device's name */
 
+    /* How many there are, or why none; NULL: one. */
+    gidd_status (*count)(int *count_p);
+
     /* Fills device->kernels and device->impl; backend, dtype and threads are set already. `index`
      * is the number after ":" (0 without). On failure nothing is left behind. close() undoes it. */
     gidd_status (*open)(gidd_device *device, int index);

@@ -55,6 +55,15 @@ static gidd_status find_backend(const char *name, const gidd_backend **backend_p
                      name);
 }
 
+gidd_status gidd_device_count(const char *kind, int *count_p)
+{
+    const gidd_backend *backend = NULL;
+    int                 index = 0;
+    *count_p = 1;
+    GIDD_TRY(find_backend(kind, &backend, &index));
+    return backend->count != NULL ? backend->count(count_p) : GIDD_OK;
+}
+
 gidd_status gidd_device_open(const gidd_device_args *args, gidd_device **device_p)
 {
     const gidd_backend *backend = NULL;

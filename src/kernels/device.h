@@ -41,7 +41,7 @@ typedef struct gidd_device {
     size_t                     allocated_bytes; /* by gidd_device_alloc, now                       */
     int64_t                    allocation_count; /* ever: constant after step 2 (a test)           */
     int64_t                    stall_count; /* waits of the host for all that was issued (stream.h) */
-    int64_t                    issued[2]; /* by stream: graphs, copies and fills so far            */
+    int64_t                    issued[3]; /* by stream: graphs, copies and fills so far            */
     struct gidd_graph         *recording; /* between gidd_graph_begin and _end                     */
     const struct gidd_kernels *plain_kernels; /* while recording: those that really work           */
     struct gidd_late_copies   *late;      /* owned; emu's, NULL elsewhere                          */
@@ -53,6 +53,10 @@ typedef struct gidd_device_args {
     gidd_dtype  dtype;
     int         threads; /* 0: OMP_NUM_THREADS, else the processors this process may run on       */
 } gidd_device_args;
+
+/* Devices "kind:0" to "kind:count-1" of this machine, at least 1. GIDD_ERR_DEVICE says why there is none;
+ * GIDD_ERR_UNSUPPORTED: this build has no such device. Local. */
+gidd_status gidd_device_count(const char *kind, int *count_p);
 
 /* Opens a device. *device_p is owned by the caller (gidd_device_close). GIDD_ERR_DEVICE: there is no
  * such device on this machine; GIDD_ERR_UNSUPPORTED: this build does not have it. Local. */

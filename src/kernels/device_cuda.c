@@ -31,7 +31,7 @@ gidd_status gidd_cuda_check(cudaError_t error, const char *call)
 
 // ---- opening ---------------------------------------------------------------------------------
 
-static gidd_status check_index(int index)
+static gidd_status count_cuda(int *count_p)
 {
     int count = 0;
     cudaError_t error = cudaGetDeviceCount(&count);
@@ -53,6 +53,14 @@ static gidd_status check_index(int index)
                          "no device \"cuda\": the driver sees no GPU (CUDA_VISIBLE_DEVICES?)");
     }
     GIDD_TRY(gidd_cuda_check(error, "cudaGetDeviceCount"));
+    *count_p = count;
+    return GIDD_OK;
+}
+
+static gidd_status check_index(int index)
+{
+    int count = 0;
+    GIDD_TRY(count_cuda(&count));
     if (index >= count) {
         return gidd_fail(GIDD_ERR_DEVICE, "no device \"cuda:%d\": there %s %d, counted from 0",
                          index, count == 1 ? "is" : "are", count);
@@ -81,6 +89,10 @@ static gidd_status open_parts(gidd_cuda *cuda)
     GIDD_TRY(check_architecture(cuda));
     GIDD_CUDA_TRY(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
     GIDD_CUDA_TRY(cudaStreamCreateWithFlags(&cuda->copy_stream, cudaStreamNonBlocking));
+    // its few blocks should not wait for the end of a long kernel's thousands
+    int lowest = 0, highest = 0;
+    GIDD_CUDA_TRY(cudaDeviceGetStreamPriorityRange(&lowest, &highest));
+    GIDD_CUDA_TRY(cudaStreamCreateWithPriority(&cuda->comm_stream, cudaStreamNonBlocking, highest));
     cuda->target.stream = cuda->stream;
     cuda->target.processors = cuda->properties.multiProcessorCount;
     cuda->target.shared_bytes = cuda->properties.sharedMemPerBlockOptin;
@@ -92,11 +104,11 @@ static void close_parts(gidd_cuda *cuda)
 {
     gidd_gemm_cache_destroy_cuda(cuda->gemms);
     gidd_blas_release_cuda(&cuda->blas);
-    if (cuda->copy_stream != NULL) {
-        (void)cudaStreamDestroy(cuda->copy_stream);
-    }
-    if (cuda->stream != NULL) {
-        (void)cudaStreamDestroy(cuda->stream);
+    cudaStream_t streams[] = {cuda->comm_stream, cuda->copy_stream, cuda->stream};
+    for (int i = 0; i < 3; i++) {
+        if (streams[i] != NULL) {
+            (void)cudaStreamDestroy(streams[i]);
+        }
     }
     free(cuda);
 }
@@ -173,6 +185,7 @@ static gidd_status enqueue_copy(gidd_device *device, void *target, const void *s
 static gidd_status synchronize_cuda(gidd_device *device)
 {
     GIDD_CUDA_TRY(cudaStreamSynchronize(gidd_cuda_of(device)->copy_stream));
+    GIDD_CUDA_TRY(cudaStreamSynchronize(gidd_cuda_of(device)->comm_stream));
     GIDD_CUDA_TRY(cudaStreamSynchronize(gidd_cuda_of(device)->stream));
     return GIDD_OK;
 }
@@ -233,6 +246,7 @@ static void describe_cuda(const gidd_device *device, char *text, size_t size)
 
 const gidd_backend gidd_backend_cuda = {
     .name = "cuda",
+    .count = count_cuda,
     .open = open_cuda,
     .close = close_cuda,
     .alloc = alloc_cuda,

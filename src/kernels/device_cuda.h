@@ -21,6 +21,7 @@ typedef struct gidd_cuda {
     int index;
     cudaStream_t stream;      // MAIN
     cudaStream_t copy_stream; // COPY
+    cudaStream_t comm_stream; // COMM
     struct cudaDeviceProp properties;
     gidd_blas_cuda blas;
     gidd_gemm_cache_cuda *gemms;

@@ -2,8 +2,8 @@
  *
  * Order between the work of a device, its copies and the host; and work recorded once, launched often.
  *
- * A device has two streams. Kernels, copies and fills go to MAIN (device.h), in the order in which they
- * are issued. Copies that should travel meanwhile go to COPY. An event is a point in a stream's order:
+ * A device has three streams. Kernels, copies and fills go to MAIN (device.h), in the order in which they
+ * are issued. Copies that should travel meanwhile go to COPY, NCCL's collectives to COMM. An event is a point in a stream's order:
  * the other stream, or the host, can wait for it.
  *
  *     host    copy_in(COPY, record 1)  ...launches of step 0...      ...launches of step 1...
@@ -30,7 +30,7 @@
 extern "C" {
 #endif
 
-typedef enum gidd_stream { GIDD_STREAM_MAIN = 0, GIDD_STREAM_COPY } gidd_stream;
+typedef enum gidd_stream { GIDD_STREAM_MAIN = 0, GIDD_STREAM_COPY, GIDD_STREAM_COMM } gidd_stream;
 
 /* The stream itself as CUDA knows it (cudaStream_t), for the NCCL back-end; NULL elsewhere. */
 void *gidd_stream_handle(const gidd_device *device, gidd_stream stream);

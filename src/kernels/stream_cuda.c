@@ -8,7 +8,7 @@
 static cudaStream_t stream_of(const gidd_device *device, gidd_stream stream)
 {
     const gidd_cuda *cuda = gidd_cuda_of(device);
-    return stream == GIDD_STREAM_COPY ? cuda->copy_stream : cuda->stream;
+    return stream == GIDD_STREAM_MAIN ? cuda->stream : stream == GIDD_STREAM_COPY ? cuda->copy_stream : cuda->comm_stream;
 }
 
 static void *handle_cuda(const gidd_device *device, gidd_stream stream)

@@ -45,7 +45,8 @@ static gidd_status open_reduction(gidd_comm *comm, double mib, reduction *r)
         status = gidd_fail(GIDD_ERR_NOMEM, "no memory for a bucket of %g MiB", mib);
     }
     GIDD_TRY(gidd_comm_agree(comm, status));
-    return gidd_buckets_create(comm, &r->plan, r->gradients, GIDD_BUCKET_WHOLE, &r->buckets);
+    return gidd_buckets_create(
+        &(gidd_buckets_args){.comm = comm, .plan = &r->plan, .gradients = r->gradients}, &r->buckets);
 }
 
 static void close_reduction(reduction *r)

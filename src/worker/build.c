@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "coordinator/skip_guard.h"
 #include "worker/evaluate.h"
+#include "worker/memory.h"
 #include "worker/layout.h"
 
 #include <stdio.h>
@@ -84,26 +85,11 @@ static gidd_status open_segments(gidd_worker *worker, int64_t rows)
     return GIDD_OK;
 }
 
-static gidd_status open_model(gidd_worker *worker)
+// What takes memory on the device.
+static gidd_status allocate_model(gidd_worker *worker, const gidd_model_args *args)
 {
     const gidd_config *config = worker->config;
-    int64_t            rows = 0;
-    GIDD_TRY(open_slice(worker));
-    GIDD_TRY(gidd_resolve_split(config, gidd_comm_size(worker->args.comms->workers), &rows, &worker->micro_batch));
-    GIDD_TRY(gidd_resolve_device(config, worker->args.comms->node_rank, worker->args.comms->node_size,
-                                     &worker->device));
-    gidd_device_describe(worker->device, worker->device_text, sizeof worker->device_text);
-    gidd_log(GIDD_LOG_INFO, "device", "%s", worker->device_text);
-    GIDD_TRY(gidd_model_create(&(gidd_model_args){.device = worker->device,
-                                                  .params = &worker->params,
-                                                  .slice = &worker->slice,
-                                                  .mode = GIDD_MODEL_TRAIN,
-                                                  .recompute = gidd_resolve_recompute(config),
-                                                  .loss = config->diffusion.process == GIDD_CONFIG_MDLM ? GIDD_LOSS_MDLM
-                                                                                                        : GIDD_LOSS_GIDD,
-                                                  .max_B = worker->micro_batch,
-                                                  .max_T = config->model.context},
-                               &worker->model));
+    GIDD_TRY(gidd_model_create(args, &worker->model));
     GIDD_TRY(gidd_optimizer_create(&(gidd_optimizer_args){.device = worker->device,
                                                           .params = &worker->params,
                                                           .slice = &worker->slice,
@@ -113,31 +99,52 @@ static gidd_status open_model(gidd_worker *worker)
                                                           .weight_decay = config->optimizer.weight_decay,
                                                           .clip = config->optimizer.clip},
                                    &worker->optimizer));
+    return gidd_results_create(worker->model, worker->optimizer, &worker->results);
+}
+
+static gidd_status open_model(gidd_worker *worker)
+{
+    const gidd_config *config = worker->config;
+    int64_t            rows = 0;
+    GIDD_TRY(open_slice(worker));
+    GIDD_TRY(gidd_resolve_split(config, gidd_comm_size(worker->args.comms->workers), &rows, &worker->micro_batch));
+    GIDD_TRY(gidd_resolve_device(config, worker->args.comms->node_rank, worker->args.comms->node_size, &worker->device));
+    gidd_device_describe(worker->device, worker->device_text, sizeof worker->device_text);
+    gidd_log(GIDD_LOG_INFO, "device", "%s", worker->device_text);
+    gidd_model_args args = {.device = worker->device,
+                            .params = &worker->params,
+                            .slice = &worker->slice,
+                            .mode = GIDD_MODEL_TRAIN,
+                            .recompute = gidd_resolve_recompute(config),
+                            .loss = config->diffusion.process == GIDD_CONFIG_MDLM ? GIDD_LOSS_MDLM : GIDD_LOSS_GIDD,
+                            .max_B = worker->micro_batch,
+                            .max_T = config->model.context};
+    gidd_status status = allocate_model(worker, &args);
+    if (status != GIDD_OK) {
+        return status == GIDD_ERR_NOMEM ? gidd_memory_explain(&args) : status;
+    }
     void *memory = aligned_alloc(64, (gidd_batch_bytes(worker->micro_batch, config->model.context) + 63) / 64 * 64);
     if (memory == NULL) {
         return gidd_fail(GIDD_ERR_NOMEM, "no memory for the evaluation batch");
     }
     gidd_batch_layout(&worker->eval_batch, worker->micro_batch, config->model.context, memory);
-    GIDD_TRY(gidd_results_create(worker->model, worker->optimizer, &worker->results));
     return open_segments(worker, rows);
 }
 
-static gidd_status open_buckets(gidd_worker *worker)
+// What carries the gradients: the same on all ranks, so that it is NCCL only where every rank has a GPU of its own.
+static gidd_status open_reduction(gidd_worker *worker)
 {
-    gidd_bucket_plan  *plan = &worker->bucket_plan;
-    const gidd_params *params = &worker->params;
-    int                ranks = gidd_comm_size(worker->args.comms->workers);
-    plan->ranges = calloc((size_t)params->bucket_count, sizeof *plan->ranges);
-    if (plan->ranges == NULL) {
-        return gidd_fail(GIDD_ERR_NOMEM, "no memory for the bucket table");
-    }
-    for (int64_t i = 0; i < params->bucket_count; i++) {
-        const gidd_param_bucket *bucket = &params->buckets[i];
-        plan->ranges[i] = (gidd_bucket_range){.at = bucket->at, .piece = bucket->padded_count / ranks};
-    }
-    plan->count = params->bucket_count;
-    plan->elements = params->memory_count;
-    plan->ranks = ranks;
+    gidd_comm            *workers = worker->args.comms->workers;
+    int64_t               own_gpu = gidd_resolve_owns_gpu(worker->device, worker->args.comms->node_size);
+    gidd_bucket_transport transport = GIDD_BUCKET_MPI;
+    GIDD_TRY(gidd_comm_allreduce_int64(workers, &own_gpu, 1, GIDD_COMM_MIN));
+    GIDD_TRY(gidd_comm_agree(workers, gidd_resolve_transport(worker->config, worker->device, (int)own_gpu, &transport)));
+    GIDD_TRY(gidd_reduction_open(&worker->reduction, &(gidd_reduction_args){.workers = workers,
+                                                                            .model = worker->model,
+                                                                            .transport = transport,
+                                                                            .deterministic = worker->config->comm.deterministic}));
+    worker->reduction_text = gidd_bucket_transport_name(transport);
+    worker->step.buckets = worker->reduction.buckets;
     return GIDD_OK;
 }
 
@@ -157,14 +164,9 @@ gidd_status gidd_worker_build(gidd_worker *worker)
     if (local == GIDD_OK && worker->has_slice) {
         local = open_model(worker);
     }
-    if (local == GIDD_OK && worker->has_slice) {
-        local = open_buckets(worker);
-    }
     GIDD_TRY(gidd_comm_agree(worker->world, local));
     if (worker->has_slice) {
-        local = gidd_buckets_create(worker->args.comms->workers, &worker->bucket_plan, worker->model->grads,
-                                    worker->slice.is_whole ? GIDD_BUCKET_WHOLE : GIDD_BUCKET_PIECE, &worker->buckets);
-        worker->step.buckets = worker->buckets;
+        local = open_reduction(worker);
     }
     return gidd_comm_agree(worker->world, local);
 }
@@ -194,8 +196,7 @@ void gidd_worker_release(gidd_worker *worker)
     gidd_protocol_destroy(worker->protocol);
     gidd_checkpoint_writer_destroy(worker->writer);
     (void)!gidd_coordinator_close(worker->coordinator); // open only after a failure, which is being told
-    gidd_buckets_destroy(worker->buckets);
-    free(worker->bucket_plan.ranges);
+    gidd_reduction_close(&worker->reduction);
     gidd_optimizer_destroy(worker->optimizer);
     gidd_model_destroy(worker->model);
     gidd_slice_release(&worker->slice);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/memory.h"
 #include "worker/worker.h"
 
 #include <inttypes.h>
@@ -6,12 +7,12 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { GPT2_IDS = 50257, PLAN_LINES = 32 };
+enum { GPT2_IDS = 50257 };
 
 typedef struct dry_plan {
     gidd_params    params;
     gidd_slice     slice; /* of rank 0: all slices are equally large */
-    gidd_plan_line lines[PLAN_LINES];
+    gidd_plan_line lines[GIDD_MEMORY_LINES];
     int64_t        line_count, rows, micro;
     double         noised_share;
     int32_t        base_ids;
@@ -42,14 +43,14 @@ static gidd_status plan_memory(const gidd_config *config, dry_plan *plan)
                                                                                                           : GIDD_F32,
                                                   .threads = 1},
                               &device));
-    gidd_status status = gidd_model_plan(&(gidd_model_args){.device = device,
+    gidd_status status = gidd_memory_plan(&(gidd_model_args){.device = device,
                                                             .params = &plan->params,
                                                             .slice = &plan->slice,
                                                             .mode = GIDD_MODEL_TRAIN,
                                                             .recompute = gidd_resolve_recompute(config),
                                                             .max_B = plan->micro,
                                                             .max_T = config->model.context},
-                                         plan->lines, PLAN_LINES, &plan->line_count);
+                                         plan->lines, &plan->line_count);
     gidd_device_close(device);
     return status;
 }
@@ -96,7 +97,7 @@ static void print_work(const gidd_config *config, const dry_plan *plan)
 static void print_plan(const gidd_config *config, int ranks, const dry_plan *plan)
 {
     const double gib = 1073741824.0;
-    double       moments = 2.0 * 4 * (double)plan->slice.own_count, total = moments;
+    double       total = 0;
     int64_t      G = config->training.global_batch, T = config->model.context;
     printf("model         D %" PRId64 ", %" PRId64 " blocks, %" PRId64 " heads, context %" PRId64 ", vocabulary %" PRId64
            " (rounded to %" PRId64 ")%s\n", plan->params.shape.D, plan->params.shape.L, plan->params.shape.H, T,
@@ -112,7 +113,7 @@ static void print_plan(const gidd_config *config, int ranks, const dry_plan *pla
         printf("  %-32s %10.3f GiB\n", plan->lines[i].name, (double)plan->lines[i].bytes / gib);
         total += (double)plan->lines[i].bytes;
     }
-    printf("  %-32s %10.3f GiB\n  %-32s %10.3f GiB\n", "Adam moments", moments / gib, "total", total / gib);
+    printf("  %-32s %10.3f GiB\n", "total", total / gib);
     printf("checkpoint    %.3f GiB (masters and two moments, fp32), every %" PRId64 " steps, %" PRId64 " kept\n",
            3.0 * 4 * (double)plan->params.count / gib, config->checkpoint.every_steps, config->checkpoint.keep_last);
 }

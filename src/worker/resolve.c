@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "worker/resolve.h"
 
+#include "kernels/kernels.h"
+
 #include "base/processors.h"
 
 #include <stdio.h>
@@ -85,20 +87,46 @@ gidd_recompute gidd_resolve_recompute(const gidd_config *config)
 gidd_status gidd_resolve_device(const gidd_config *config, int node_rank, int node_size, gidd_device **device_p)
 {
     const char      *kind = config->device.kind;
-    int              is_auto = strcmp(kind, "auto") == 0;
+    int              is_auto = strcmp(kind, "auto") == 0, wants_cuda = is_auto || strcmp(kind, "cuda") == 0, gpus = 0;
     char             name[GIDD_CONFIG_TEXT_MAX + 16];
     gidd_device_args args = {.name = name,
                              .dtype = config->training.precision == GIDD_CONFIG_BF16 ? GIDD_BF16 : GIDD_F32,
                              .threads = gidd_processors_share(config->device.threads, node_size)};
-    if (is_auto || strcmp(kind, "cuda") == 0) { // one device per rank of a node
-        (void)snprintf(name, sizeof name, "cuda:%d", node_rank);
+    gidd_status      status = wants_cuda ? gidd_device_count("cuda", &gpus) : GIDD_OK;
+    if (wants_cuda && status == GIDD_OK) { // one a rank of a node; where there are too few, ranks share
+        (void)snprintf(name, sizeof name, "cuda:%d", node_rank % gpus);
     } else {
-        (void)snprintf(name, sizeof name, "%s", kind);
+        (void)snprintf(name, sizeof name, "%s", is_auto ? "cpu" : kind);
     }
-    gidd_status status = gidd_device_open(&args, device_p);
+    if (status == GIDD_OK) {
+        status = gidd_device_open(&args, device_p);
+    }
     if (is_auto && (status == GIDD_ERR_DEVICE || status == GIDD_ERR_UNSUPPORTED)) {
-        args.name = "cpu";
+        (void)snprintf(name, sizeof name, "cpu");
         status = gidd_device_open(&args, device_p);
     }
     return status;
+}
+
+int gidd_resolve_owns_gpu(const gidd_device *device, int node_size)
+{
+    int gpus = 0;
+    return strcmp(device->kernels->device, "cuda") == 0 && gidd_device_count("cuda", &gpus) == GIDD_OK && gpus >= node_size;
+}
+
+gidd_status gidd_resolve_transport(const gidd_config *config, const gidd_device *device, int all_have_own_gpu,
+                                   gidd_bucket_transport *transport_p)
+{
+    int asked = config->comm.backend, is_cuda = strcmp(device->kernels->device, "cuda") == 0;
+    if (asked == GIDD_CONFIG_BACKEND_NCCL && !is_cuda) {
+        return gidd_fail(GIDD_ERR_CONFIG, "%s: comm.backend: nccl sums on GPUs, and the device is %s: leave it auto, or set "
+                         "device.kind=cuda", gidd_config_place(config, "comm.backend"), device->kernels->device);
+    }
+    if (asked == GIDD_CONFIG_BACKEND_NCCL && !all_have_own_gpu) {
+        return gidd_fail(GIDD_ERR_DEVICE, "comm.backend=nccl needs a GPU for each rank, and a node has more ranks than GPUs: "
+                         "start one rank per GPU, or set comm.backend=mpi");
+    }
+    int use_nccl = is_cuda && all_have_own_gpu && asked != GIDD_CONFIG_BACKEND_MPI;
+    *transport_p = use_nccl ? GIDD_BUCKET_NCCL : GIDD_BUCKET_MPI;
+    return GIDD_OK;
 }

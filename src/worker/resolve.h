@@ -7,6 +7,7 @@
 #define GIDD_WORKER_RESOLVE_H
 
 #include "base/config.h"
+#include "comm/bucket.h"
 #include "diffusion/schedule.h"
 #include "diffusion/vocab.h"
 #include "kernels/device.h"
@@ -29,8 +30,18 @@ gidd_status gidd_resolve_split(const gidd_config *config, int ranks, int64_t *ro
 /* What backward recomputes. Local. */
 gidd_recompute gidd_resolve_recompute(const gidd_config *config);
 
-/* Opens the device that a configuration names: "auto" and "cuda" take the node's `node_rank`-th GPU, "auto" the
- * CPU where there is none; threads are the rank's share of `node_size`. *device_p is the caller's. Local. */
+/* Opens the device that a configuration names: "auto" and "cuda" take the node's `node_rank`-th GPU (of fewer GPUs
+ * than ranks they take turns), "auto" the CPU where there is none; GIDD_ERR_DEVICE: no GPU, or no driver for it;
+ * GIDD_ERR_UNSUPPORTED: this build has no code for it; threads are the rank's share of `node_size`. *device_p is
+ * the caller's. Local. */
 gidd_status gidd_resolve_device(const gidd_config *config, int node_rank, int node_size, gidd_device **device_p);
+
+/* 1: the device is a GPU that no other of the node's `node_size` ranks has. Local. */
+int gidd_resolve_owns_gpu(const gidd_device *device, int node_size);
+
+/* What carries the gradients, by comm.backend: NCCL where every rank of the job has a GPU of its own, else MPI.
+ * Asked for NCCL, GIDD_ERR_CONFIG: the device is no GPU; GIDD_ERR_DEVICE: more ranks than GPUs. Local. */
+gidd_status gidd_resolve_transport(const gidd_config *config, const gidd_device *device, int all_have_own_gpu,
+                                   gidd_bucket_transport *transport_p);
 
 #endif

@@ -11,8 +11,9 @@
  *     NORM       partial sums of the gradient's norm
  *     UPDATE     norm, clipping, AdamW
  *
- * (B: a rank's last micro-batch may be smaller.) What ranks exchange happens between segments. Without graphs,
- * a segment issues its work when it is run, and the host is called in the middle of it.
+ * (B: a rank's last micro-batch may be smaller.) BACKWARD is a graph for each bucket of gradients, so that the
+ * host starts a bucket's reduction when it is complete; other exchanges of the ranks happen between segments.
+ * Without graphs, a segment issues its work when it is run, and the host is called in the middle of it.
  */
 #ifndef GIDD_WORKER_SEGMENTS_H
 #define GIDD_WORKER_SEGMENTS_H
@@ -58,7 +59,7 @@ typedef struct gidd_segments gidd_segments;
 gidd_status gidd_segments_create(const gidd_segments_args *args, gidd_segments **segments_p);
 void        gidd_segments_destroy(gidd_segments *segments); /* NULL-safe. Local. */
 
-/* Issues the segment's work. With graphs the host's functions are called behind it, not in the middle. A variant
+/* Issues the segment's work. With graphs chunk_done is called behind HEAD, not in the middle of it. A variant
  * that was not recorded is GIDD_ERR_ARG. Local. */
 gidd_status gidd_segment_run(gidd_segments *segments, const gidd_segment *segment);
 

@@ -33,7 +33,7 @@ static void fill_fingerprint(const gidd_worker *worker, fingerprint *print)
     int ranks = gidd_comm_size(comms->world) - comms->is_dedicated;
     (void)snprintf(print->values[0], FINGERPRINT_VALUE, "%d", ranks);
     (void)snprintf(print->values[1], FINGERPRINT_VALUE, "%d", comms->node_size_max);
-    (void)snprintf(print->values[2], FINGERPRINT_VALUE, "mpi reduce-scatter, all-gather");
+    (void)snprintf(print->values[2], FINGERPRINT_VALUE, "%s", worker->reduction_text != NULL ? worker->reduction_text : "");
     (void)snprintf(print->values[3], FINGERPRINT_VALUE, "%.9g", worker->config->comm.bucket_mib);
     (void)snprintf(print->values[4], FINGERPRINT_VALUE, "%.255s", worker->device_text);
     for (int i = 0; i < FINGERPRINT_FIELDS; i++) {
@@ -220,7 +220,7 @@ gidd_status gidd_worker_restore(gidd_worker *worker)
     }
     GIDD_TRY(gidd_comm_agree(worker->world, local));
     if (worker->has_slice) {
-        local = gidd_replicate_weights(worker->model, worker->buckets);
+        local = gidd_replicate_weights(worker->model, worker->reduction.buckets);
     }
     GIDD_TRY(gidd_comm_agree(worker->world, local));
     return create_writer(worker);

@@ -17,6 +17,7 @@
 #include "io/data_set.h"
 #include "model/model.h"
 #include "worker/optimizer.h"
+#include "worker/reduction.h"
 #include "worker/replicate.h"
 #include "worker/resolve.h"
 #include "worker/step.h"
@@ -60,8 +61,9 @@ typedef struct gidd_worker {
     gidd_device            *device;
     gidd_model             *model;
     gidd_optimizer         *optimizer;
-    gidd_bucket_plan        bucket_plan;
-    gidd_buckets           *buckets;
+    int                     has_own_gpu;    /* no other rank uses its device; cuda */
+    gidd_reduction          reduction;
+    const char             *reduction_text; /* how gradients are summed */
     gidd_batch              eval_batch;
     int64_t                 micro_batch;
     gidd_segments          *segments;

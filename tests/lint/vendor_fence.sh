@@ -24,7 +24,7 @@ fence() {
 }
 
 fence MPI '(^|[^A-Za-z0-9_])MPI_[A-Z]|[<"]mpi\.h[>"]' '^src/comm/|^tests/(mpi|support|resilience|bench)/'
-fence NCCL '(^|[^A-Za-z0-9_])nccl[A-Z]|[<"]nccl' '^src/comm/'
+fence NCCL '(^|[^A-Za-z0-9_])nccl[A-Z]|[<"]nccl' '^src/comm/|^tests/support/fake_nccl\.c'
 fence UCX '(^|[^A-Za-z0-9_])(ucp|ucs)_[a-z]|[<"]uc[ps]/' '^src/comm/'
 fence HDF5 '(^|[^A-Za-z0-9_])H5[A-Z][A-Za-z]*_?[a-z]+[A-Za-z0-9_]* *\(|[<"]hdf5' '^src/io/|^tests/(io|parity|support|fuzz)/'
 fence CUDA '(^|[^A-Za-z0-9_])cu(da|blas|blasLt)[A-Z]|[<"](cuda|cublas)' '(_cuda\.(c|cu|h)|\.cuh)$'

@@ -4,6 +4,7 @@
  * listed ones. After the second step nothing is allocated and the host never waits for all that it issued.
  */
 #include "support/mpi_test.h"
+#include "worker/reduction.h"
 #include "worker/replicate.h"
 #include "worker/step.h"
 
@@ -47,9 +48,7 @@ typedef struct run {
     gidd_results      *results;
     gidd_segments     *segments;
     gidd_feed         *feed;
-    gidd_bucket_range *ranges;
-    gidd_bucket_plan   plan;
-    gidd_buckets      *buckets;
+    gidd_reduction     reduction;
     gidd_step_context  step;
     gidd_report        reports[STEPS];
     int64_t            allocations[STEPS], stalls[STEPS]; /* when the step had been issued */
@@ -107,16 +106,8 @@ static gidd_status open_model(run *r, int rank, int ranks)
 
 static gidd_status open_buckets(run *r, gidd_comm *workers)
 {
-    int ranks = gidd_comm_size(workers);
-    r->ranges = calloc((size_t)r->params.bucket_count, sizeof *r->ranges);
-    for (int64_t i = 0; i < r->params.bucket_count; i++) {
-        const gidd_param_bucket *bucket = &r->params.buckets[i];
-        r->ranges[i] = (gidd_bucket_range){.at = bucket->at, .piece = bucket->padded_count / ranks};
-    }
-    r->plan = (gidd_bucket_plan){r->ranges, r->params.bucket_count, r->params.memory_count, ranks};
-    GIDD_TRY(gidd_buckets_create(workers, &r->plan, r->model->grads, r->slice.is_whole ? GIDD_BUCKET_WHOLE : GIDD_BUCKET_PIECE,
-                                 &r->buckets));
-    return gidd_replicate_weights(r->model, r->buckets);
+    GIDD_TRY(gidd_reduction_open(&r->reduction, &(gidd_reduction_args){.workers = workers, .model = r->model}));
+    return gidd_replicate_weights(r->model, r->reduction.buckets);
 }
 
 static gidd_status open_step(run *r, int rank)
@@ -134,7 +125,7 @@ static gidd_status open_step(run *r, int rank)
                                   .optimizer = r->optimizer,
                                   .feed = r->feed,
                                   .results = r->results,
-                                  .buckets = r->buckets,
+                                  .buckets = r->reduction.buckets,
                                   .micro_batches = micro_batches};
     GIDD_TRY(gidd_segments_create(&(gidd_segments_args){.model = r->model,
                                                         .optimizer = r->optimizer,
@@ -158,8 +149,7 @@ static void close_run(run *r)
     gidd_feed_destroy(r->feed);
     gidd_segments_destroy(r->segments);
     gidd_results_destroy(r->results);
-    gidd_buckets_destroy(r->buckets);
-    free(r->ranges);
+    gidd_reduction_close(&r->reduction);
     gidd_optimizer_destroy(r->optimizer);
     gidd_model_destroy(r->model);
     gidd_slice_release(&r->slice);

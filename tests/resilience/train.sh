@@ -354,6 +354,7 @@ scenario_refuse() { # what must not be accepted, with its exit code
     refuse 78 2 training.stpes=5
     refuse 66 2 "data.dir=$work/nothing"
     refuse 69 2 device.kind=abacus
+    refuse 78 2 comm.backend=nccl device.kind=cpu
     mpirun -np 2 "$bin/gidd-worker" --config "$work/config.yaml" "run.dir=$work/base" training.steps=30 \
         --allow-change training.steps >>"$work/base.log" 2>&1 || die "an allowed change was refused"
     cp -r "$work/shards" "$work/damaged"
