@@ -31,7 +31,7 @@ gidd_status gidd_memory_explain(const gidd_model_args *args)
                                  (double)lines[i].bytes / gib);
     }
     if (used < sizeof text) {
-        (void)snprintf(text + used, sizeof text - used, "; in all %.3f GiB: a smaller training.micro_batch, comm.zero=on or recomputed activations want "
+        (void)snprintf(text + used, sizeof text - used, "; in all %.3f GiB: a smaller training.micro_batch, training.recompute=block or comm.zero=on want "
                        "less", total / gib);
     }
     return gidd_fail(GIDD_ERR_NOMEM, "%s", text);
