@@ -262,6 +262,16 @@ typedef struct gidd_checkpoint_entry {
 gidd_status gidd_checkpoint_list(const char *run_dir, gidd_checkpoint_entry **entries_p,
                                  int64_t *count_p);
 
+/* Deletes RUN/checkpoints/NAME; one with a final name loses that first, for good, so that nothing that
+ * looks whole is left by a crash in the middle. Not there: fine. Holds `lock`. Local. */
+gidd_status gidd_checkpoint_remove(const char *run_dir, gidd_run_lock *lock, const char *name);
+
+/* Which of a list's entries the rules do not keep: doomed[i] = 1 for complete ones that are neither
+ * among the newest `keep_last` nor at a step divisible by `keep_every`, and for unfinished ones.
+ * Damaged ones are evidence and stay. Local. */
+void gidd_checkpoint_doom(const gidd_checkpoint_entry *entries, int64_t count, int64_t keep_last,
+                          int64_t keep_every, unsigned char *doomed);
+
 /* Deletes complete checkpoints that neither rule keeps (see gidd_checkpoint_writer_args), and
  * unfinished ones; *deleted_p counts them, NULL: not wanted. Holds `lock`. Local. */
 gidd_status gidd_checkpoint_prune(const char *run_dir, gidd_run_lock *lock, int64_t keep_last,

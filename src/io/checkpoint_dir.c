@@ -310,27 +310,37 @@ gidd_status gidd_checkpoint_sweep(const char *run_dir, gidd_run_lock *lock)
     return status;
 }
 
+void gidd_checkpoint_doom(const gidd_checkpoint_entry *entries, int64_t count, int64_t keep_last,
+                          int64_t keep_every, unsigned char *doomed)
+{
+    int64_t seen = 0;
+    for (int64_t i = 0; i < count; i++) { // newest first
+        int complete = entries[i].kind == GIDD_CHECKPOINT_COMPLETE;
+        seen += complete;
+        int kept = complete && (seen <= keep_last || (keep_every > 0 && entries[i].step % keep_every == 0));
+        doomed[i] = entries[i].kind != GIDD_CHECKPOINT_DAMAGED && !kept;
+    }
+}
+
 gidd_status gidd_checkpoint_prune(const char *run_dir, gidd_run_lock *lock, int64_t keep_last,
                                   int64_t keep_every, int64_t *deleted_p)
 {
     gidd_checkpoint_entry *entries = NULL;
-    int64_t count = 0, seen = 0, deleted = 0;
-    gidd_status status = GIDD_OK;
+    int64_t count = 0, deleted = 0;
     GIDD_ASSERT(keep_last >= 1);
     GIDD_TRY(gidd_checkpoint_list(run_dir, &entries, &count));
-    for (int64_t i = 0; i < count && status == GIDD_OK; i++) { // newest first
-        if (entries[i].kind == GIDD_CHECKPOINT_DAMAGED) {
-            continue; // evidence; a person decides
-        }
-        if (entries[i].kind == GIDD_CHECKPOINT_COMPLETE) {
-            seen++;
-            if (seen <= keep_last || (keep_every > 0 && entries[i].step % keep_every == 0)) {
-                continue;
-            }
-        }
-        status = gidd_checkpoint_remove(run_dir, lock, entries[i].name);
-        deleted += status == GIDD_OK;
+    unsigned char *doomed = calloc((size_t)count + 1, 1);
+    gidd_status status = doomed != NULL ? GIDD_OK : no_memory();
+    if (status == GIDD_OK) {
+        gidd_checkpoint_doom(entries, count, keep_last, keep_every, doomed);
     }
+    for (int64_t i = 0; i < count && status == GIDD_OK; i++) {
+        if (doomed[i]) {
+            status = gidd_checkpoint_remove(run_dir, lock, entries[i].name);
+            deleted += status == GIDD_OK;
+        }
+    }
+    free(doomed);
     free(entries);
     if (deleted_p != NULL) {
         *deleted_p = deleted;

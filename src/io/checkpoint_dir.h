@@ -24,10 +24,6 @@ gidd_status gidd_checkpoint_sync_dir(const char *path);
 /* Writes a new file and syncs it. Local. */
 gidd_status gidd_checkpoint_write_file(const char *path, const char *text, size_t bytes);
 
-/* Deletes RUN/checkpoints/NAME; one with a final name loses that first, so that a crash in the
- * middle leaves nothing that looks whole. Not there: fine. Local. */
-gidd_status gidd_checkpoint_remove(const char *run_dir, gidd_run_lock *lock, const char *name);
-
 /* Deletes what writers that died left behind. Local. */
 gidd_status gidd_checkpoint_sweep(const char *run_dir, gidd_run_lock *lock);
 

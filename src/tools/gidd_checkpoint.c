@@ -4,26 +4,31 @@
  */
 #include "io/checkpoint.h"
 #include "tools/checkpoint_exchange.h"
+#include "tools/checkpoint_keep.h"
 #include "tools/tool.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 typedef struct checkpoint_options {
     const char *command;
     const char *path;
     const char *text;
-    int64_t keep_last, keep_every;
+    int64_t keep_last, keep_every, threads;
+    int dry_run;
     gidd_exchange_words exchange; // export, import
 } checkpoint_options;
 
-enum { OPTION_TEXT = 256, OPTION_KEEP_LAST, OPTION_KEEP_EVERY, OPTION_FORMAT, OPTION_DTYPE };
+enum { OPTION_TEXT = 256, OPTION_KEEP_LAST, OPTION_KEEP_EVERY, OPTION_FORMAT, OPTION_DTYPE, OPTION_DRY_RUN, OPTION_THREADS };
 
 static const struct argp_option options[] = {
     {"text", OPTION_TEXT, "NAME", 0, "inspect: print this text alone (config, for example)", 0},
     {"keep-last", OPTION_KEEP_LAST, "N", 0, "prune: the newest N stay (default 3)", 0},
     {"keep-every", OPTION_KEEP_EVERY, "K", 0, "prune: steps divisible by K stay too", 0},
+    {"dry-run", OPTION_DRY_RUN, NULL, 0, "prune: print what would go, delete nothing", 0},
+    {"threads", OPTION_THREADS, "N", 0, "verify, prune: readers on each rank (default: the processors)", 0},
     {"format", OPTION_FORMAT, "NAME", 0, "export, import: safetensors", 0},
     {"dtype", OPTION_DTYPE, "TYPE", 0, "export: fp32 (default) or bf16", 0},
     {0},
@@ -33,10 +38,11 @@ static const char doc[] =
     "Looks at checkpoints.\v"
     "  list RUN       what is in a run directory\n"
     "  inspect PATH   step, counters, texts, sections and tensors\n"
-    "  verify PATH    reads every byte and names damaged blocks and tensors: then\n"
-    "                 exit code 65. Under mpirun the ranks share the blocks\n"
-    "  prune RUN      deletes old and unfinished checkpoints if the newest is\n"
-    "                 intact; not while a job runs there\n"
+    "  verify PATH    reads every byte and names damaged blocks, their tensors and\n"
+    "                 the rank that found them: then exit code 65. Threads, and\n"
+    "                 under mpirun the ranks, share the blocks\n"
+    "  prune RUN      deletes old and unfinished checkpoints, never the last one\n"
+    "                 that is whole; not while a job runs there\n"
     "  export PATH FOLDER   a Hugging Face style folder: model.safetensors with\n"
     "                 the reference's names, config.json, the tokenizer\n"
     "  import MODEL RUN   such a folder or .safetensors as step 0 of a new run;\n"
@@ -97,6 +103,12 @@ static error_t parse_option(int key, char *word, struct argp_state *state)
         return 0;
     case OPTION_KEEP_EVERY:
         o->keep_every = parse_count(word, "keep-every", 1, state);
+        return 0;
+    case OPTION_DRY_RUN:
+        o->dry_run = 1;
+        return 0;
+    case OPTION_THREADS:
+        o->threads = parse_count(word, "threads", 1, state);
         return 0;
     case OPTION_FORMAT:
         o->exchange.format = word;
@@ -240,156 +252,19 @@ static gidd_status inspect(const checkpoint_options *o)
     return status;
 }
 
-/* ---- verify -----------------------------------------------------------------------------------
+/* ---- the commands --------------------------------------------------------------------------------
  */
 
-// Rank 0: a line for the checkpoint, and one for each damaged block. Returns how many there are.
-static int64_t print_verdict(const gidd_checkpoint *checkpoint, const unsigned char *damaged)
+static gidd_keep_args keep_args(const checkpoint_options *o, const gidd_comm_set *comms)
 {
-    const gidd_checkpoint_layout *layout = gidd_checkpoint_layout_of(checkpoint);
-    int64_t blocks = gidd_checkpoint_block_count(layout), bad = 0;
-    char text[512];
-    for (int64_t block = 0; block < blocks; block++) {
-        bad += damaged[block];
-    }
-    printf("%s: %s, %" PRId64 " of %" PRId64 " blocks good\n", gidd_checkpoint_path_of(checkpoint),
-           bad == 0 ? "intact" : "damaged", blocks - bad, blocks);
-    for (int64_t block = 0; block < blocks; block++) {
-        if (damaged[block]) {
-            gidd_checkpoint_describe_block(checkpoint, block, text, sizeof text);
-            printf("  damaged %s\n", text);
-        }
-    }
-    return bad;
-}
-
-// All ranks read their share of the blocks. *damaged_p: set to 1 on rank 0 if any is bad.
-// Collective.
-static gidd_status verify_blocks(gidd_comm *comm, gidd_checkpoint *checkpoint, int *damaged_p)
-{
-    int rank = gidd_comm_rank(comm), size = gidd_comm_size(comm);
-    int64_t blocks = gidd_checkpoint_block_count(gidd_checkpoint_layout_of(checkpoint));
-    int64_t first = blocks * rank / size, count = blocks * (rank + 1) / size - first;
-    unsigned char *mine = calloc((size_t)count + 1, 1), *all = calloc((size_t)blocks + 1, 1);
-    gidd_status status = GIDD_OK;
-    if (mine == NULL || all == NULL) {
-        status = gidd_fail(GIDD_ERR_NOMEM, "out of memory for %" PRId64 " blocks", blocks);
-    } else {
-        status = gidd_checkpoint_verify(checkpoint, first, count, mine);
-    }
-    GIDD_TRY_GOTO(gidd_comm_agree(comm, status));
-    GIDD_TRY_GOTO(gidd_comm_gatherv(comm, 0, mine, (size_t)count, all, (size_t)blocks, NULL));
-    if (rank == 0 && print_verdict(checkpoint, all) > 0) {
-        *damaged_p = 1;
-    }
-out:
-    free(mine);
-    free(all);
-    return status;
-}
-
-// Damage goes to *damaged_p; a status is a failure to look. Collective.
-static gidd_status verify_one(gidd_comm *comm, const char *path, int *damaged_p)
-{
-    gidd_checkpoint *checkpoint = NULL;
-    gidd_status status = gidd_comm_agree(comm, gidd_checkpoint_open(path, &checkpoint));
-    if (status == GIDD_OK) {
-        status = verify_blocks(comm, checkpoint, damaged_p);
-    } else if (status == GIDD_ERR_CORRUPT) {
-        if (gidd_comm_rank(comm) == 0) {
-            printf("%s: damaged: %s\n", path, gidd_error_last()->text);
-        }
-        *damaged_p = 1;
-        status = GIDD_OK;
-    }
-    gidd_checkpoint_close(checkpoint);
-    return status;
-}
-
-// Rank 0's list of a run directory, given to all; a step directory gives none. Collective.
-static gidd_status share_entries(gidd_comm *comm, const char *path,
-                                 gidd_checkpoint_entry **entries_p, int64_t *count_p)
-{
-    gidd_checkpoint_entry *entries = NULL;
-    int64_t count = 0;
-    gidd_status status = GIDD_OK;
-    if (gidd_comm_rank(comm) == 0) {
-        status = gidd_checkpoint_list(path, &entries, &count);
-    }
-    GIDD_TRY(gidd_comm_agree(comm, status));
-    GIDD_TRY_GOTO(gidd_comm_bcast(comm, 0, &count, sizeof count));
-    if (gidd_comm_rank(comm) != 0) {
-        entries = calloc((size_t)count + 1, sizeof *entries);
-        status = entries != NULL ? GIDD_OK : gidd_fail(GIDD_ERR_NOMEM, "out of memory for a list");
-    }
-    GIDD_TRY_GOTO(gidd_comm_agree(comm, status));
-    GIDD_TRY_GOTO(gidd_comm_bcast(comm, 0, entries, (size_t)count * sizeof *entries));
-    *entries_p = entries;
-    *count_p = count;
-    return GIDD_OK;
-out:
-    free(entries);
-    return status;
-}
-
-static gidd_status verify(const checkpoint_options *o, gidd_comm *comm)
-{
-    gidd_checkpoint_entry *entries = NULL;
-    int64_t count = 0, looked = 0;
-    int damaged = 0;
-    gidd_status status = GIDD_OK;
-    GIDD_TRY(share_entries(comm, o->path, &entries, &count));
-    for (int64_t i = 0; i < count && status == GIDD_OK; i++) {
-        char path[4096];
-        if (entries[i].kind == GIDD_CHECKPOINT_COMPLETE) {
-            status = step_path(o->path, entries[i].name, path);
-            status = status == GIDD_OK ? verify_one(comm, path, &damaged) : status;
-            looked++;
-        }
-    }
-    free(entries);
-    if (status == GIDD_OK && looked == 0) { // no run directory, or an empty one
-        status = verify_one(comm, o->path, &damaged);
-    }
-    if (status == GIDD_OK && damaged) {
-        status = gidd_fail(GIDD_ERR_CORRUPT, "%s: damage was found", o->path);
-    }
-    return status;
-}
-
-/* ---- prune ------------------------------------------------------------------------------------
- */
-
-// Nothing is deleted on the word of a name: what stays must be good.
-static gidd_status prove_newest(const char *run_dir)
-{
-    gidd_checkpoint *checkpoint = NULL;
-    GIDD_TRY(gidd_checkpoint_open(run_dir, &checkpoint));
-    int64_t blocks = gidd_checkpoint_block_count(gidd_checkpoint_layout_of(checkpoint));
-    unsigned char *damaged = calloc((size_t)blocks, 1);
-    gidd_status status = damaged != NULL ? gidd_checkpoint_verify(checkpoint, 0, blocks, damaged)
-                                         : gidd_fail(GIDD_ERR_NOMEM, "out of memory");
-    if (status == GIDD_OK && memchr(damaged, 1, (size_t)blocks) != NULL) {
-        status = gidd_fail(GIDD_ERR_CORRUPT, "%s, the newest, is damaged: nothing was deleted",
-                           gidd_checkpoint_path_of(checkpoint));
-    }
-    free(damaged);
-    gidd_checkpoint_close(checkpoint);
-    return status;
-}
-
-static gidd_status prune(const checkpoint_options *o)
-{
-    gidd_run_lock *lock = NULL;
-    int64_t deleted = 0;
-    GIDD_TRY(gidd_run_lock_acquire(&(gidd_run_lock_args){.run_dir = o->path}, &lock));
-    gidd_status status = prove_newest(o->path);
-    if (status == GIDD_OK) {
-        status = gidd_checkpoint_prune(o->path, lock, o->keep_last, o->keep_every, &deleted);
-        printf("%" PRId64 " checkpoints deleted\n", deleted);
-    }
-    gidd_run_lock_release(lock);
-    return status;
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    int ranks = comms->node_size > 0 ? comms->node_size : 1;
+    int threads = o->threads > 0 ? (int)o->threads : (int)(processors / ranks);
+    return (gidd_keep_args){.path = o->path,
+                            .threads = threads > 0 && comms->thread_multiple ? threads : 1,
+                            .keep_last = o->keep_last,
+                            .keep_every = o->keep_every,
+                            .dry_run = o->dry_run};
 }
 
 static gidd_status run_command(void *context, gidd_comm_set *comms)
@@ -398,9 +273,13 @@ static gidd_status run_command(void *context, gidd_comm_set *comms)
     static const struct {
         const char *name;
         gidd_status (*run)(const checkpoint_options *); // on one rank
-    } commands[] = {{"list", list_run}, {"inspect", inspect}, {"prune", prune}};
+    } commands[] = {{"list", list_run}, {"inspect", inspect}};
+    const gidd_keep_args keep = keep_args(o, comms);
     if (strcmp(o->command, "verify") == 0) {
-        return verify(o, comms->world);
+        return gidd_keep_verify(&keep, comms->world);
+    }
+    if (strcmp(o->command, "prune") == 0) {
+        return gidd_comm_rank(comms->world) == 0 ? gidd_keep_prune(&keep) : GIDD_OK;
     }
     if (strcmp(o->command, "import") == 0) {
         return gidd_exchange_import(&o->exchange, comms->world);

@@ -20,8 +20,7 @@ def commands(bench, o):
         "shard info": [o.bin / "gidd-shard", "info", shards],
         "shard build": [o.bin / "gidd-shard", *config, "--input", bench.work / "texts", "--output", bench.work / "again"],
         "worker --dry-run": [o.bin / "gidd-worker", *config, "--dry-run"],
-        "tokenize": ["sh", "-c", f"exec {o.bin}/gidd-tokenize --tokenizer {driver.ROOT}/tests/fixtures/tokenizer <"
-                     f"{bench.work}/texts/00.txt"],
+        "tokenize": [o.bin / "gidd-tokenize", "--tokenizer", driver.ROOT / "tests/fixtures/tokenizer"],
         "plot": [o.bin / "gidd-plot", "--output", bench.work / "plot.svg", checkpoint],
     }
 

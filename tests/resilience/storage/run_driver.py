@@ -83,7 +83,8 @@ class Finished:
 
 def start(command, limit_s=120, **environment):
     """Runs a command to its end, noting when a fault struck."""
-    process = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                env={**os.environ, **environment}, errors="replace")
     lines, struck = [], []
 
