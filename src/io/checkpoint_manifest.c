@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "io/checkpoint_manifest.h"
 
+#include "base/json.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -418,7 +420,7 @@ gidd_status gidd_manifest_decode(const char *text, size_t bytes, gidd_manifest *
     }
     GIDD_TRY(check_checksum(text, bytes));
     json_error_t error;
-    manifest->root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &error);
+    GIDD_TRY(gidd_json_parse(text, bytes, JSON_REJECT_DUPLICATES, &error, &manifest->root));
     if (manifest->root == NULL) {
         return gidd_fail(GIDD_ERR_CORRUPT, "manifest.json:%d:%d: %s", error.line, error.column,
                          error.text);

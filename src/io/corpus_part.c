@@ -4,6 +4,8 @@
  */
 #include "io/corpus.h"
 
+#include "base/json.h"
+
 #include "io/corpus_kind.h"
 #include "io/corpus_piece.h"
 #include "io/corpus_stream.h"
@@ -207,7 +209,8 @@ static gidd_status give_line(struct part_reader *reader, const char *name, const
         return GIDD_OK;
     }
     json_error_t error;
-    json_t *object = json_loadb((const char *)line, size, JSON_ALLOW_NUL, &error);
+    json_t *object = NULL;
+    GIDD_TRY(gidd_json_parse((const char *)line, size, JSON_ALLOW_NUL, &error, &object));
     if (!json_is_object(object)) {
         json_decref(object);
         return gidd_corpus_skip(reader->options, &reader->counts, GIDD_CORPUS_SKIPPED_JSON, name,

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "io/dit_config.h"
 
+#include "base/json.h"
+
 #include "io/checkpoint_dir.h"
 
 #include <errno.h>
@@ -142,7 +144,10 @@ gidd_status gidd_dit_config_read(const char *path, gidd_dit_config *config)
     }
     memset(config, 0, sizeof *config);
     gidd_status status = read_text(path, text, FILE_BYTES_MAX, &bytes);
-    json_t     *root = status == GIDD_OK ? json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &error) : NULL;
+    json_t     *root = NULL;
+    if (status == GIDD_OK) {
+        status = gidd_json_parse(text, bytes, JSON_REJECT_DUPLICATES, &error, &root);
+    }
     if (status == GIDD_OK && root == NULL) {
         status = gidd_fail(GIDD_ERR_CORRUPT, "%s:%d: %s", path, error.line, error.text);
     }

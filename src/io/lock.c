@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "io/lock.h"
 
+#include "base/json.h"
 #include "base/log.h"
 
 #include <dirent.h>
@@ -172,7 +173,8 @@ static gidd_status read_holder(const char *path, holder *other, struct timespec 
     if (beat_p != NULL) {
         *beat_p = info.st_mtim;
     }
-    json_t *root = json_loadb(text, (size_t)bytes, JSON_REJECT_DUPLICATES, NULL);
+    json_t *root = NULL;
+    GIDD_TRY(gidd_json_parse(text, (size_t)bytes, JSON_REJECT_DUPLICATES, NULL, &root));
     copy_string(root, "host", other->host, sizeof other->host);
     copy_string(root, "boot_id", other->boot_id, sizeof other->boot_id);
     copy_string(root, "pid_namespace", other->pid_namespace, sizeof other->pid_namespace);

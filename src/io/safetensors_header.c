@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "io/safetensors_internal.h"
 
+#include "base/json.h"
+
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -188,7 +190,7 @@ gidd_status gidd_safetensors_header_decode(const char *path, const char *text, s
     if (bytes == 0 || text[0] != '{') {
         return gidd_fail(GIDD_ERR_CORRUPT, "%s: its header does not begin with '{': not a safetensors file", path);
     }
-    header->root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &error);
+    GIDD_TRY(gidd_json_parse(text, bytes, JSON_REJECT_DUPLICATES, &error, &header->root));
     if (header->root == NULL) {
         return gidd_fail(GIDD_ERR_CORRUPT, "%s: its header is not valid JSON: %s (byte %d)", path, error.text, error.position);
     }

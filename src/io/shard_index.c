@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "io/shard_index.h"
 
+#include "base/json.h"
+
 #include "io/shard_files.h"
 
 #include <jansson.h>
@@ -198,7 +200,7 @@ gidd_status gidd_shard_index_read(const char *dir, gidd_shard_info *info,
         return gidd_fail(GIDD_ERR_NOMEM, "no memory to open %s", dir);
     }
     GIDD_TRY_GOTO(gidd_file_read(path, INDEX_BYTES_MAX, &bytes, &size));
-    root = json_loadb(bytes, size, JSON_REJECT_DUPLICATES, &error);
+    GIDD_TRY_GOTO(gidd_json_parse(bytes, size, JSON_REJECT_DUPLICATES, &error, &root));
     if (!json_is_object(root)) {
         status = gidd_fail(GIDD_ERR_CORRUPT, "%s:%d:%d: %s", path, error.line, error.column,
                            root == NULL ? error.text : "no JSON object");

@@ -7,6 +7,8 @@
  */
 #include "tokenizer/bpe_internal.h"
 
+#include "base/json.h"
+
 #include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -102,7 +104,7 @@ static gidd_status read_ids(reader *r)
 {
     json_error_t error;
     const char *path = r->ids.path;
-    r->id_of_text = json_loadb(r->ids.data, r->ids.bytes, JSON_REJECT_DUPLICATES, &error);
+    GIDD_TRY(gidd_json_parse(r->ids.data, r->ids.bytes, JSON_REJECT_DUPLICATES, &error, &r->id_of_text));
     if (r->id_of_text == NULL) {
         return gidd_fail(GIDD_ERR_CORRUPT, "%s:%d:%d: %s", path, error.line, error.column,
                          error.text);

@@ -39,6 +39,7 @@ typedef struct gidd_bench_options {
     int path_count;
     double mib, gib, work_ms;
     gidd_bench_input input;
+    int step; /* checkpoint --step: time a training step as well */
 } gidd_bench_options;
 
 /* What a sub-command works with. */
@@ -58,6 +59,10 @@ gidd_status gidd_bench_shard(gidd_bench *bench);      /* Collective */
 gidd_status gidd_bench_loader(gidd_bench *bench);     /* Local      */
 gidd_status gidd_bench_allreduce(gidd_bench *bench);  /* Collective */
 gidd_status gidd_bench_checkpoint(gidd_bench *bench); /* Collective */
+
+/* Seconds of a training step of the configuration (median of two after one), for comparison with
+ * something else; says which step into the report. Collective. */
+gidd_status gidd_bench_step_seconds(gidd_bench *bench, double *seconds_p);
 
 /* ---- repeats --------------------------------------------------------------------------------- */
 

@@ -2,7 +2,7 @@
  *
  * gidd-bench checkpoint: how long training would stand still, how long until the state is safe,
  * against plain pwrite and fsync of as many bytes in the same folder; then restoring it with the
- * page cache dropped.
+ * page cache dropped. With --step, the stall as a part of a training step of the configuration.
  */
 #include "base/clock.h"
 #include "io/checkpoint.h"
@@ -35,6 +35,7 @@ typedef struct checkpoint_work {
     int extent_count;
     float *values; /* one section: the state of a rank repeats it */
     double *stall, *safe, *plain, *restore;
+    double step_seconds; /* of a training step of the configuration; 0: not asked for */
 } checkpoint_work;
 
 /* ---- Set-up ---------------------------------------------------------------------------------- */
@@ -292,6 +293,10 @@ static void report(gidd_bench *bench, const checkpoint_work *w, const gidd_bench
     gidd_bench_report_spread(r, "plain_write_mb_per_s", gidd_bench_spread_rate(plain, mb));
     gidd_bench_report_spread(r, "restore_mb_per_s", gidd_bench_spread_rate(restored, mb));
     gidd_bench_report_number(r, "write_to_plain_ratio", plain.median / safe.median);
+    if (w->step_seconds > 0.0) {
+        gidd_bench_report_number(r, "step_ms", w->step_seconds * 1e3);
+        gidd_bench_report_number(r, "stall_of_a_step", stall.median / w->step_seconds);
+    }
 }
 
 gidd_status gidd_bench_checkpoint(gidd_bench *bench)
@@ -301,6 +306,9 @@ gidd_status gidd_bench_checkpoint(gidd_bench *bench)
     gidd_status status = prepare(bench, &plan, &w);
     if (status == GIDD_OK) {
         status = repeat(&w, &plan);
+    }
+    if (status == GIDD_OK && bench->options->step) {
+        status = gidd_bench_step_seconds(bench, &w.step_seconds);
     }
     if (status == GIDD_OK) {
         report(bench, &w, &plan);

@@ -286,13 +286,16 @@ static gidd_status measure(gidd_bench *bench, step_work *w)
     return report(bench, w);
 }
 
-gidd_status gidd_bench_step(gidd_bench *bench)
+static gidd_status create_work(const gidd_bench *bench, step_work **w_p)
 {
-    step_work *w = calloc(1, sizeof *w);
-    GIDD_TRY(
-        gidd_comm_agree(bench->comms->world,
-                        w == NULL ? gidd_fail(GIDD_ERR_NOMEM, "no memory for a worker") : GIDD_OK));
-    gidd_status status = measure(bench, w);
+    *w_p = calloc(1, sizeof **w_p);
+    return gidd_comm_agree(bench->comms->world, *w_p == NULL
+                                                    ? gidd_fail(GIDD_ERR_NOMEM, "no memory for a worker")
+                                                    : GIDD_OK);
+}
+
+static void destroy_work(const gidd_bench *bench, step_work *w)
+{
     gidd_bench_profile_detach(w->profile);
     gidd_worker_release(&w->worker);
     if (gidd_comm_rank(bench->comms->world) == 0) {
@@ -300,5 +303,38 @@ gidd_status gidd_bench_step(gidd_bench *bench)
     }
     free(w->seconds);
     free(w);
+}
+
+gidd_status gidd_bench_step(gidd_bench *bench)
+{
+    step_work *w = NULL;
+    GIDD_TRY(create_work(bench, &w));
+    gidd_status status = measure(bench, w);
+    destroy_work(bench, w);
+    return status;
+}
+
+static gidd_status time_steps(gidd_bench *bench, step_work *w, double *seconds_p)
+{
+    gidd_report report;
+    w->plan = (gidd_bench_plan){.warmup = 1, .repeats = 2, .total = 3};
+    GIDD_TRY(prepare(bench, w));
+    for (int64_t i = 0; i < w->plan.total; i++) {
+        GIDD_TRY(gidd_bench_survive(bench->comms->world, run_step(w, i, &report)));
+    }
+    GIDD_TRY(gidd_bench_slowest(w->worker.world, w->seconds, w->plan.total));
+    *seconds_p = gidd_bench_spread_of(w->seconds + w->plan.warmup, w->plan.repeats).median;
+    gidd_bench_report_text(bench->report, "step_device", w->worker.device_text);
+    gidd_bench_report_count(bench->report, "step_parameters", w->worker.params.count);
+    gidd_bench_report_count(bench->report, "step_global_batch", bench->config->training.global_batch);
+    return GIDD_OK;
+}
+
+gidd_status gidd_bench_step_seconds(gidd_bench *bench, double *seconds_p)
+{
+    step_work *w = NULL;
+    GIDD_TRY(create_work(bench, &w));
+    gidd_status status = time_steps(bench, w, seconds_p);
+    destroy_work(bench, w);
     return status;
 }

@@ -30,7 +30,7 @@ typedef struct command {
 /* ---- Sub-commands and their options ---------------------------------------------------------- */
 
 enum { RUNS_MAX = 1000000 };
-enum { KEY_REPEATS = 256, KEY_WARMUP, KEY_FOLDER, KEY_MIB, KEY_GIB, KEY_WORK, KEY_DATA };
+enum { KEY_REPEATS = 256, KEY_WARMUP, KEY_FOLDER, KEY_MIB, KEY_GIB, KEY_WORK, KEY_DATA, KEY_STEP };
 
 #define OPTION_REPEATS                                                                             \
     {                                                                                              \
@@ -80,6 +80,7 @@ static const struct argp_option options_checkpoint[] = {
     OPTION_WARMUP,
     OPTION_FOLDER,
     {"gib", KEY_GIB, "G", 0, "size of the state (default 0.25)", 0},
+    {"step", KEY_STEP, NULL, 0, "time a training step of the configuration too, and give the stall as a part of it", 0},
     {0}};
 
 static const command commands[] = {
@@ -197,6 +198,9 @@ static error_t parse_option(int key, char *word, struct argp_state *state)
         return 0;
     case KEY_DATA:
         o->input = GIDD_BENCH_DATA;
+        return 0;
+    case KEY_STEP:
+        o->step = 1;
         return 0;
     case ARGP_KEY_ARG:
         return take_word(p, word, state);

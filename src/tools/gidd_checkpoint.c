@@ -151,10 +151,14 @@ static gidd_status list_one(const char *run_dir, const gidd_checkpoint_entry *en
     char path[4096];
     gidd_checkpoint *checkpoint = NULL;
     GIDD_TRY(step_path(run_dir, entry->name, path));
+    gidd_status status = entry->kind == GIDD_CHECKPOINT_COMPLETE ? gidd_checkpoint_open(path, &checkpoint) : GIDD_OK;
+    if (status == GIDD_ERR_NOMEM) {
+        return status; // says nothing about the checkpoint
+    }
     printf("%-40s %-10s", entry->name, kinds[entry->kind]);
     if (entry->kind != GIDD_CHECKPOINT_COMPLETE) {
         printf("\n");
-    } else if (gidd_checkpoint_open(path, &checkpoint) != GIDD_OK) {
+    } else if (status != GIDD_OK) {
         printf(" unreadable: %s\n", gidd_error_last()->text);
     } else {
         printf(" %10.1f MiB %15" PRId64 " tokens seen\n",

@@ -4,6 +4,7 @@
  * over the steps.
  */
 #include "base/cli.h"
+#include "base/json.h"
 #include "base/status.h"
 
 #include <errno.h>
@@ -98,7 +99,8 @@ static gidd_status add_line(plot *p, const char *key, const char *line, size_t b
 {
     char          valid_key[32];
     json_error_t  error;
-    json_t       *object = json_loadb(line, bytes, JSON_REJECT_DUPLICATES, &error);
+    json_t       *object = NULL;
+    GIDD_TRY(gidd_json_parse(line, bytes, JSON_REJECT_DUPLICATES, &error, &object));
     const json_t *step = json_object_get(object, "step");
     if (!json_is_integer(step)) {
         json_decref(object);

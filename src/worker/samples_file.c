@@ -3,6 +3,7 @@
  * Samples as lines of JSON.
  */
 #include "tokenizer/unicode_class.h"
+#include "base/json.h"
 #include "worker/samples.h"
 
 #include <errno.h>
@@ -250,7 +251,8 @@ static gidd_status take_line(reader *r, const char *line, size_t bytes)
     if (strspn(line, " \t\r\n") == bytes) {
         return GIDD_OK;
     }
-    json_t *object = json_loadb(line, bytes, JSON_REJECT_DUPLICATES, &error);
+    json_t *object = NULL;
+    GIDD_TRY(gidd_json_parse(line, bytes, JSON_REJECT_DUPLICATES, &error, &object));
     if (!json_is_object(object)) {
         json_decref(object);
         return gidd_fail(GIDD_ERR_CORRUPT, "%s:%" PRId64 ": not a sample in JSON: %s", r->path, r->line,

@@ -82,6 +82,9 @@ static gidd_status follow_order(gidd_worker *worker, const gidd_order *order)
 {
     GIDD_TRY(worker->has_slice ? gidd_step_run(&worker->step, order) : midway(worker));
     worker->completed = order->step + 1;
+    if (worker->is_coordinator && order->step == worker->first_step) {
+        gidd_log(GIDD_LOG_INFO, "run", "first step done %.2f s after the start of the program", gidd_clock_seconds());
+    }
     worker->report_is_open = 1;
     memset(&worker->report, 0, sizeof worker->report);
     worker->report.step = order->step;
