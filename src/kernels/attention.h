@@ -35,4 +35,15 @@ typedef struct gidd_attention_bwd_args {
     gidd_attention_kind  kind;
 } gidd_attention_bwd_args;
 
+/* One more position of causal attention, from what is kept of the earlier ones: rotates q and k of the
+ * position, keeps k and v, and attends to positions 0 .. position. T: positions that there is room for. */
+typedef struct gidd_attention_step_args {
+    void        *out;            /* [B][D] E     written                                              */
+    float       *keys, *values;  /* [B][T][D]    read below `position`, written there; keys rotated   */
+    const void  *qkv;            /* [B][3D] E    of this position                                     */
+    const float *rope;           /* [T][d/2][2]                                                       */
+    int64_t      B, T, H, d;
+    int64_t      position;       /* 0 <= position < T                                                 */
+} gidd_attention_step_args;
+
 #endif

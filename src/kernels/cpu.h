@@ -25,9 +25,11 @@ GIDD_KERNEL_SLOTS(GIDD_CPU_LAUNCHER)
 /* Bytes of workspace by operation. The workspace starts afresh with each launch. Local. */
 size_t gidd_linear_workspace_cpu(int64_t M, int64_t K);
 size_t gidd_norm_mod_workspace_cpu(int64_t B, int64_t T, int64_t D, int threads);
+size_t gidd_rms_norm_workspace_cpu(int64_t rows, int64_t D, int threads);
 size_t gidd_time_cond_workspace_cpu(int64_t B, int64_t C);
 size_t gidd_embed_workspace_cpu(int64_t D, int threads);
 size_t gidd_attention_workspace_cpu(int64_t T, int64_t d, int threads);
+size_t gidd_attention_step_workspace_cpu(int64_t T, int threads);
 size_t gidd_loss_workspace_cpu(int64_t Vr, int threads);
 size_t gidd_sample_workspace_cpu(int64_t Vr, int threads);
 

@@ -15,7 +15,9 @@
 #include "kernels/linear.h"
 #include "kernels/loss.h"
 #include "kernels/norm_mod.h"
+#include "kernels/rms_norm.h"
 #include "kernels/sample.h"
+#include "kernels/swiglu.h"
 #include "kernels/time_cond.h"
 #include "kernels/update.h"
 
@@ -31,10 +33,16 @@
     X(linear_bwd_weight, linear_bwd_weight)                                                        \
     X(norm_mod_fwd, norm_mod_fwd)                                                                  \
     X(norm_mod_bwd, norm_mod_bwd)                                                                  \
+    X(rms_norm_fwd, rms_norm_fwd)                                                                  \
+    X(rms_norm_bwd, rms_norm_bwd)                                                                  \
+    X(swiglu_fwd, swiglu_fwd)                                                                      \
+    X(swiglu_bwd, swiglu_bwd)                                                                      \
     X(attention_fwd, attention_fwd)                                                                \
     X(attention_bwd, attention_bwd)                                                                \
+    X(attention_step, attention_step)                                                              \
     X(loss_gidd, loss)                                                                             \
     X(loss_mdlm, loss)                                                                             \
+    X(loss_next, loss)                                                                             \
     X(loss_sums, loss_sums)                                                                        \
     X(grad_norm, grad_norm)                                                                        \
     X(grad_norm_finish, grad_norm_finish)                                                          \

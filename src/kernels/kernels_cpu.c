@@ -47,9 +47,11 @@ static size_t workspace_cpu(const gidd_device *device, const gidd_device_limits 
                                                                              : limits->head_rows,
                                    4 * limits->D),
          gidd_norm_mod_workspace_cpu(limits->B, limits->T, limits->D, threads),
+         gidd_rms_norm_workspace_cpu(limits->B * limits->T, limits->D, threads),
          gidd_time_cond_workspace_cpu(limits->B, limits->C),
          gidd_embed_workspace_cpu(limits->D, threads),
          gidd_attention_workspace_cpu(limits->T, d, threads),
+         gidd_attention_step_workspace_cpu(limits->T, threads),
          gidd_loss_workspace_cpu(limits->Vr, threads),
          gidd_sample_workspace_cpu(limits->Vr, threads),
     };

@@ -38,6 +38,7 @@ GIDD_KERNEL_SLOTS(GIDD_CUDA_LAUNCHER)
     X(embed)                                                                                       \
     X(time_cond)                                                                                   \
     X(norm_mod)                                                                                    \
+    X(rms_norm)                                                                                    \
     X(attention)                                                                                   \
     X(loss)                                                                                        \
     X(loss_sums)                                                                                   \

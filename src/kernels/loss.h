@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The losses of SPEC section 5 (GIDD: KL + Itakura-Saito) and section 6 (MDLM), row by row, with the
- * gradient with respect to the logits written in place.
+ * The losses of SPEC section 5 (GIDD: KL + Itakura-Saito) and section 6 (MDLM), and the cross-entropy of
+ * the next token (autoregressive baseline), row by row, with the gradient with respect to the logits
+ * written in place.
  *
  * A row of logits has Vr columns; the mask column's softmax is 0; the Vr - V padding columns take part
- * in the softmax. Arithmetic in fp32 whatever E is.
+ * in the softmax. For the next token it is over the V columns, the mask's among them, and the others'
+ * gradient is 0. Arithmetic in fp32 whatever E is.
  */
 #ifndef GIDD_KERNELS_LOSS_H
 #define GIDD_KERNELS_LOSS_H
@@ -19,19 +21,23 @@ typedef enum gidd_loss_mode {
 
 /* What a row of logits says about its position. */
 typedef struct gidd_loss_row {
-    float kl;        /* GIDD: KL(q || r).            MDLM: 0                                      */
-    float is;        /* GIDD: rho - log rho - 1.     MDLM: -log xhat_x at masked positions, else 0 */
-    float log_ratio; /* GIDD: log q_z - log r_z.     MDLM: 0                                      */
-    float log_px;    /* log xhat_x: the probability given to the clean token                      */
+    float kl;        /* GIDD: KL(q || r).            MDLM, next: 0                                */
+    float is;        /* GIDD: rho - log rho - 1.     MDLM: -log xhat_x at masked positions, else 0;
+                        next: -log p of the position's successor, 0 where none is predicted       */
+    float log_ratio; /* GIDD: log q_z - log r_z.     MDLM, next: 0                                */
+    float log_px;    /* log xhat_x: the probability given to the clean token; next: -is           */
 } gidd_loss_row;
 
 /* Row r of logits belongs to position p = row_list ? row_list[r] : first_position + r; its result goes
  * to terms[p], its sequence is p / T. A row whose entry is GIDD_NO_POSITION has no terms; in TRAIN it
- * becomes zeros. Slots loss_gidd and loss_mdlm take the same arguments. */
+ * becomes zeros. Slots loss_gidd, loss_mdlm and loss_next take the same arguments; loss_next reads
+ * attention_mask instead of z and mask_id: a position with 1 that is not the last of its sequence predicts
+ * x of the next one, with the weight w_keep. */
 typedef struct gidd_loss_args {
     void                *logits;   /* [rows][Vr] E  read; in TRAIN overwritten                     */
     gidd_loss_row       *terms;    /* [B*T]         written at the rows' positions                 */
     const int32_t       *x, *z;    /* [B*T]                                                        */
+    const int32_t       *attention_mask; /* [B*T] of loss_next                                     */
     const int32_t       *row_list; /* [rows] or NULL                                               */
     int64_t              first_position;
     const gidd_seq_coef *coef;     /* [B]                                                          */
@@ -45,7 +51,8 @@ typedef struct gidd_loss_args {
 /* Sums over positions, in float64 and in one fixed order. a: attention mask, w: loss weight, omega:
  * ELBO weight of the position's kind. Sequences with row_weight 0 count nowhere. */
 typedef struct gidd_loss_sums {
-    double loss;         /* sum of w (KL + IS) over all positions (the trained scalar times B*T)    */
+    double loss;         /* sum of w (KL + IS) over all positions (the trained scalar times B*T; for
+                            the next token times their number, which is `tokens`)                  */
     double positions;    /* number of positions                                                     */
     double elbo;         /* sum of omega (KL + IS) a                                                 */
     double tokens;       /* sum of a                                                                 */

@@ -31,6 +31,25 @@ static const norm_mod_case norm_mod_cases[] = {
     {1, 3, 1536, 0, 0}, {1, 2, 4096, 1, 1},
 };
 
+typedef struct rms_norm_case {
+    int64_t rows, D;
+    int     with_y; /* a branch is added */
+} rms_norm_case;
+
+static const rms_norm_case rms_norm_cases[] = {
+    {1, 8, 1},   {6, 24, 1},  {195, 96, 1}, {14, 512, 1},  {5, 64, 0},  {260, 40, 0},
+    {18, 1024, 1}, {5, 2056, 1}, {6, 768, 1}, {3, 1536, 0}, {2, 4096, 1},
+};
+
+typedef struct swiglu_case {
+    int64_t rows, F;
+    double  spread; /* gates and values lie in [-spread, spread) */
+} swiglu_case;
+
+static const swiglu_case swiglu_cases[] = {
+    {1, 8, 1.0}, {7, 24, 6.0}, {3, 520, 4.0}, {65, 128, 30.0}, {2, 3072, 4.0}, {33, 1032, 100.0},
+};
+
 typedef struct attention_case {
     int64_t B, T, H, d;
 } attention_case;

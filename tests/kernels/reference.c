@@ -356,3 +356,63 @@ ref_loss_row ref_loss_mdlm(double *dlogits, const double *logits, int64_t x, int
     free(xhat);
     return row;
 }
+
+// ---- autoregressive network
+// ----------------------------------------------------------------------
+
+void ref_rms_norm(double *u, double *rstd, const double *x, const double *gain, int64_t D)
+{
+    double squares = 0.0;
+    for (int64_t j = 0; j < D; j++) {
+        squares += x[j] * x[j];
+    }
+    *rstd = 1.0 / sqrt(squares / (double)D + 1e-6);
+    for (int64_t j = 0; j < D; j++) {
+        u[j] = x[j] * *rstd * gain[j];
+    }
+}
+
+void ref_rms_norm_bwd(double *dx, double *dgain, const double *du, const double *x, double rstd,
+                      const double *gain, int64_t D)
+{
+    double along = 0.0;
+    for (int64_t j = 0; j < D; j++) {
+        along += du[j] * gain[j] * x[j];
+        dgain[j] += du[j] * x[j] * rstd;
+    }
+    for (int64_t j = 0; j < D; j++) {
+        dx[j] = rstd * du[j] * gain[j] - x[j] * rstd * rstd * rstd * along / (double)D;
+    }
+}
+
+void ref_swiglu(double *y, const double *pre, int64_t F)
+{
+    for (int64_t j = 0; j < F; j++) {
+        y[j] = ref_silu(pre[j]) * pre[F + j];
+    }
+}
+
+void ref_swiglu_bwd(double *dpre, const double *dy, const double *pre, int64_t F)
+{
+    for (int64_t j = 0; j < F; j++) {
+        double s = 1.0 / (1.0 + exp(-pre[j]));
+        dpre[j] = dy[j] * pre[F + j] * (s + pre[j] * s * (1.0 - s));
+        dpre[F + j] = dy[j] * ref_silu(pre[j]);
+    }
+}
+
+double ref_loss_next(double *dlogits, const double *logits, int64_t target, double g, int64_t V, int64_t Vr)
+{
+    double largest = -HUGE_VAL, sum = 0.0;
+    for (int64_t j = 0; j < V; j++) {
+        largest = fmax(largest, logits[j]);
+    }
+    for (int64_t j = 0; j < V; j++) {
+        sum += exp(logits[j] - largest);
+    }
+    for (int64_t j = 0; dlogits != NULL && j < Vr; j++) {
+        double p = j < V ? exp(logits[j] - largest) / sum : 0.0;
+        dlogits[j] = target >= 0 ? g * (p - (j == target ? 1.0 : 0.0)) : 0.0;
+    }
+    return target >= 0 ? largest + log(sum) - logits[target] : 0.0;
+}

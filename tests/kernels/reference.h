@@ -30,6 +30,16 @@ void ref_norm(double *u, double *mean, double *rstd, const double *x, const doub
 void ref_norm_bwd(double *dx, const double *du, const double *x, double mean, double rstd,
                   const double *gain, const double *scale, int64_t D);
 
+/* One row: u = x / sqrt(mean x^2 + 1e-6) gain. */
+void ref_rms_norm(double *u, double *rstd, const double *x, const double *gain, int64_t D);
+/* One row: dx written, dgain added to. */
+void ref_rms_norm_bwd(double *dx, double *dgain, const double *du, const double *x, double rstd,
+                      const double *gain, int64_t D);
+
+/* One row: y [F] = SiLU(gate) value of pre [gates F | values F]; dpre likewise. */
+void ref_swiglu(double *y, const double *pre, int64_t F);
+void ref_swiglu_bwd(double *dpre, const double *dy, const double *pre, int64_t F);
+
 typedef struct ref_attention_shape {
     int64_t B, T, H, d;
     int     causal;
@@ -64,6 +74,10 @@ ref_loss_row ref_loss_gidd(double *dlogits, const double *logits, int64_t x, int
                            const gidd_seq_coef *coef, double g, ref_loss_shape shape);
 ref_loss_row ref_loss_mdlm(double *dlogits, const double *logits, int64_t x, int64_t z, double g,
                            ref_loss_shape shape);
+
+/* One row: -log p(target), softmax over the first V of Vr columns; dlogits [Vr] (NULL: none) of g times it.
+ * target < 0: nothing is predicted, all is 0. */
+double ref_loss_next(double *dlogits, const double *logits, int64_t target, double g, int64_t V, int64_t Vr);
 
 /* p = softmax(logits / temperature), mask excluded. */
 void ref_softmax(double *p, const double *logits, int64_t width, int64_t mask_id,

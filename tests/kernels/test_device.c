@@ -54,8 +54,13 @@ Test(device, every_slot_refuses_missing_buffers)
 #define SET_COUNT_linear_bwd_weight(a) (a).M = (a).N = (a).K = 1
 #define SET_COUNT_norm_mod_fwd(a) (a).rows = (a).T = (a).cols = 1
 #define SET_COUNT_norm_mod_bwd(a) (a).rows = (a).T = (a).cols = 1
+#define SET_COUNT_rms_norm_fwd(a) (a).rows = (a).cols = 1
+#define SET_COUNT_rms_norm_bwd(a) (a).rows = (a).cols = 1
+#define SET_COUNT_swiglu_fwd(a) (a).rows = (a).cols = 1
+#define SET_COUNT_swiglu_bwd(a) (a).rows = (a).cols = 1
 #define SET_COUNT_attention_fwd(a) (a).B = (a).T = (a).H = 1, (a).d = 2
 #define SET_COUNT_attention_bwd(a) (a).B = (a).T = (a).H = 1, (a).d = 2
+#define SET_COUNT_attention_step(a) (a).B = (a).T = (a).H = 1, (a).d = 2
 #define SET_COUNT_loss(a) (a).rows = (a).T = (a).V = (a).Vr = 1
 #define SET_COUNT_loss_sums(a) (a).B = (a).T = 1
 #define SET_COUNT_grad_norm(a) (a).count = 1

@@ -208,3 +208,68 @@ Test(reference, coefficients)
     cr_assert(fabs(100.0 * (double)c.beta_other - 0.2) < 1e-6); // the uniform share at 1/2 is p_u
     cr_assert(fabs((double)c.omega_mask - 4.0) < 1e-6 && fabs((double)c.omega_other - 2.0) < 1e-6);
 }
+
+typedef struct rms_context {
+    double x[D], gain[D], du[D];
+} rms_context;
+
+static double rms_of_x(const double *x, void *context)
+{
+    rms_context *c = context;
+    double       u[D], rstd;
+    ref_rms_norm(u, &rstd, x, c->gain, D);
+    return dot(u, c->du, D);
+}
+
+static double rms_of_gain(const double *gain, void *context)
+{
+    rms_context *c = context;
+    double       u[D], rstd;
+    ref_rms_norm(u, &rstd, c->x, gain, D);
+    return dot(u, c->du, D);
+}
+
+Test(reference, rms_norm)
+{
+    rms_context c;
+    double      x[D], gain[D], u[D], rstd, dx[D], dgain[D] = {0};
+    fill(c.x, 61, D);
+    fill(c.gain, 62, D);
+    fill(c.du, 63, D);
+    memcpy(x, c.x, sizeof x);
+    memcpy(gain, c.gain, sizeof gain);
+    ref_rms_norm(u, &rstd, x, gain, D);
+    ref_rms_norm_bwd(dx, dgain, c.du, x, rstd, gain, D);
+    check_gradient("dx", rms_of_x, x, dx, D, &c);
+    check_gradient("dgain", rms_of_gain, gain, dgain, D, &c);
+}
+
+static double swiglu_of(const double *pre, void *context)
+{
+    double y[D];
+    ref_swiglu(y, pre, D);
+    return dot(y, context, D);
+}
+
+Test(reference, swiglu)
+{
+    double pre[2 * D], dy[D], dpre[2 * D];
+    fill(pre, 64, 2 * D);
+    fill(dy, 65, D);
+    ref_swiglu_bwd(dpre, dy, pre, D);
+    check_gradient("dpre", swiglu_of, pre, dpre, 2 * D, dy);
+}
+
+static double next_of(const double *logits, void *context)
+{
+    (void)context;
+    return 0.5 * ref_loss_next(NULL, logits, 3, 1.0, D - 2, D);
+}
+
+Test(reference, loss_next)
+{
+    double logits[D], dlogits[D];
+    fill(logits, 66, D);
+    (void)ref_loss_next(dlogits, logits, 3, 0.5, D - 2, D);
+    check_gradient("dlogits", next_of, logits, dlogits, D, NULL);
+}
