@@ -54,7 +54,9 @@ typedef struct gidd_batch {
     int64_t           B, T;
     int32_t          *x;              /* [B][T] clean ids                                    */
     int32_t          *z;              /* [B][T] noised ids                                   */
-    int32_t          *attention_mask; /* [B][T] 1 real token, 0 padding; for metrics only    */
+    int32_t          *attention_mask; /* [B][T] 1 real token, 0 padding; for metrics only. Without noise
+                                         (autoregressive): 1 where a real token predicts the next one,
+                                         so 0 in the last column                              */
     gidd_seq_coef    *coef;           /* [B]                                                 */
     int32_t          *rows;           /* [B*T] row_count positions, then GIDD_NO_POSITION      */
     int32_t          *sorted;         /* [B*T] positions by (z id, position)                 */
@@ -62,6 +64,8 @@ typedef struct gidd_batch {
     int32_t          *counts;         /* [4] row_count, chunk_count, 0, 0: as the device reads them */
     int64_t           row_count;
     int64_t           chunk_count;
+    int64_t           predictions;    /* without noise: sum of attention_mask over the rows of the
+                                         whole step, on all ranks; else 0                     */
     int64_t           first_sample;   /* global sample number of row 0 (n = step*G + i)      */
     void             *memory;         /* the one allocation behind all arrays                */
     size_t            bytes;

@@ -8,8 +8,8 @@ void gidd_corruption_init(gidd_corruption *corruption, const gidd_schedule *sche
     gidd_marginal at = gidd_schedule_marginal(schedule, t);
     *corruption = (gidd_corruption){
         .process = schedule->args.process, .at = at, .mask = schedule->args.mask_id};
-    if (schedule->args.process == GIDD_PROCESS_MDLM) {
-        corruption->mask_from = at.beta_mask;
+    if (schedule->args.process != GIDD_PROCESS_GIDD) {
+        corruption->mask_from = at.beta_mask; // 0 without noise
     } else {
         corruption->per_other = 1.0 / at.beta_other;
         corruption->mask_from = (double)corruption->mask * at.beta_other + at.alpha; // mask = N
@@ -52,7 +52,7 @@ static inline int32_t corrupt_hybrid(const gidd_corruption *c, int32_t x, double
 
 int32_t gidd_corrupt_token(const gidd_corruption *corruption, int32_t x, double u)
 {
-    if (corruption->process == GIDD_PROCESS_MDLM) {
+    if (corruption->process != GIDD_PROCESS_GIDD) {
         return u < corruption->mask_from ? corruption->mask : x;
     }
     return corrupt_hybrid(corruption, x, u);
@@ -61,7 +61,7 @@ int32_t gidd_corrupt_token(const gidd_corruption *corruption, int32_t x, double 
 void gidd_corrupt(const gidd_corruption *corruption, const int32_t *x, const double *u,
                   int64_t count, int32_t *z)
 {
-    if (corruption->process == GIDD_PROCESS_MDLM) {
+    if (corruption->process != GIDD_PROCESS_GIDD) {
         for (int64_t i = 0; i < count; i++) {
             z[i] = u[i] < corruption->mask_from ? corruption->mask : x[i];
         }

@@ -8,7 +8,7 @@
  *     0      x b        (x+1) b + alpha      N b + alpha     1
  *     |-- j = floor(u/b) --|------ x ------|-- j = floor((u-alpha)/b) --|-- mask --|
  *
- * MDLM: z is the mask where u < M(t), else x.
+ * MDLM: z is the mask where u < M(t), else x. Without noise z is x.
  */
 #ifndef GIDD_DIFFUSION_CORRUPT_H
 #define GIDD_DIFFUSION_CORRUPT_H
@@ -22,8 +22,8 @@
 typedef struct gidd_corruption {
     gidd_process process;
     gidd_marginal at;
-    double per_other; /* 1 / beta_other, 0 for MDLM */
-    double mask_from; /* GIDD: N beta_other + alpha; MDLM: M(t) */
+    double per_other; /* 1 / beta_other; GIDD only */
+    double mask_from; /* GIDD: N beta_other + alpha; MDLM: M(t); no noise: 0 */
     int32_t mask;
 } gidd_corruption;
 

@@ -56,6 +56,9 @@ static double other_ids(const gidd_schedule *schedule)
 
 gidd_marginal gidd_schedule_marginal(const gidd_schedule *schedule, double t)
 {
+    if (schedule->args.process == GIDD_PROCESS_NONE) {
+        return (gidd_marginal){.alpha = 1.0};
+    }
     if (schedule->args.process == GIDD_PROCESS_MDLM) {
         double move = gidd_mdlm_move(t);
         return (gidd_marginal){.alpha = 1.0 - move, .beta_other = 0.0, .beta_mask = move};
@@ -112,7 +115,10 @@ void gidd_schedule_coef(const gidd_schedule *schedule, float t, gidd_seq_coef *c
     double time = (double)t;
     gidd_marginal at = gidd_schedule_marginal(schedule, time);
     weights omega, w;
-    if (schedule->args.process == GIDD_PROCESS_MDLM) {
+    if (schedule->args.process == GIDD_PROCESS_NONE) {
+        omega = (weights){.keep = 1.0};
+        w = omega;
+    } else if (schedule->args.process == GIDD_PROCESS_MDLM) {
         omega = (weights){.mask = 1.0 / clip(time, mdlm_eps, 1.0)};
         w = omega;
     } else {

@@ -22,6 +22,7 @@
 typedef enum gidd_process {
     GIDD_PROCESS_GIDD = 0,
     GIDD_PROCESS_MDLM,
+    GIDD_PROCESS_NONE, /* no noise, z = x, weight 1: autoregressive models */
 } gidd_process;
 
 /* What becomes of the ELBO weights omega (SPEC section 5). MDLM ignores it: its weight is 1/t. */
@@ -63,7 +64,8 @@ gidd_status gidd_schedule_init(gidd_schedule *schedule, const gidd_schedule_args
 gidd_marginal gidd_schedule_marginal(const gidd_schedule *schedule, double t);
 
 /* Everything the kernels need of a sequence at time t in (0, 1): marginal, loss weights w, ELBO
- * weights omega; row_weight is 1. MDLM: w_mask = omega_mask = 1/clip(t, eps, 1), the others 0.
+ * weights omega; row_weight is 1. MDLM: w_mask = omega_mask = 1/clip(t, eps, 1), the others 0. No noise: w_keep =
+ * omega_keep = 1.
  * Local. */
 void gidd_schedule_coef(const gidd_schedule *schedule, float t, gidd_seq_coef *coef);
 

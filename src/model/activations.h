@@ -45,7 +45,8 @@ typedef struct gidd_activation {
     void                *slot;   /* the pointer variable that gets `memory`    */
 } gidd_activation;
 
-/* A block's parameters (element offsets into the flat buffers), modulations and activations. */
+/* A block's parameters (element offsets into the flat buffers), modulations and activations. The decoder's has
+ * fc1 [B*T][2F] (gates, values), gelu [B*T][F] (SwiGLU's output), and no means, biases and modulations. */
 typedef struct gidd_block {
     int64_t norm1, qkv_w, out_w, norm2, fc1_w, fc1_b, fc2_w, fc2_b;
     int64_t mods;   /* its six vectors inside a row of modulations: shift_a ... gate_m */
@@ -87,7 +88,7 @@ typedef struct gidd_activations {
 
     /* element offsets of the parameters outside the blocks */
     int64_t embedding, mods_w, mods_b, time_w0, time_b0, time_w2, time_b2;
-    int64_t head_w, head_b, norm_final;
+    int64_t head_w, head_b, norm_final; /* head_b -1: none */
     int64_t mods_final;  /* the output layer's shift and scale in a row of modulations */
     int64_t mods_stride; /* 6DL + 2D                                                   */
 
@@ -104,6 +105,9 @@ typedef struct gidd_activations {
     void  *wide;    /* [B*T][4D] E  TRAIN: gradient of qkv or before GELU; INFER: qkv or GELU's output */
     float *dmods;   /* [B][stride]                                                                     */
     float *dc;      /* [B][C]                                                                          */
+
+    void  *act; /* [B*T][F] E  decoder: SwiGLU's output (INFER) or its gradient (TRAIN); wide is then [B*T][2F] */
+    const struct gidd_cache *cache; /* decoder: attend to this instead of the batch's own positions; NULL: not */
 
     gidd_stage stage;
 } gidd_activations;

@@ -32,13 +32,20 @@ typedef struct gidd_architecture {
     gidd_status (*backward)(gidd_model *model, int listed, const gidd_backward_args *args);
 } gidd_architecture;
 
-extern const gidd_architecture gidd_architecture_dit;
+extern const gidd_architecture gidd_architecture_dit, gidd_architecture_decoder;
 
 /* TRAIN with recomputation: points what a block does not keep into activations->turns. Local. */
 void gidd_dit_take_turns(gidd_activations *activations, int64_t L);
 
 /* The network of a shape. Local. */
 const gidd_architecture *gidd_architecture_of(const gidd_model_shape *shape);
+
+/* The batch's z through the embedding into block 0's x1; its gradient from dx. Local. */
+gidd_status gidd_embedding_fwd(gidd_model *model);
+gidd_status gidd_embedding_bwd(gidd_model *model, int accumulate);
+
+/* Attention of the loaded batch's one position to those in activations->cache (cache.h). Local. */
+gidd_status gidd_cache_attend(gidd_model *model, int64_t layer);
 
 /* Gradients of `group` are complete. Local. */
 void gidd_announce(const gidd_backward_args *args, int64_t group);

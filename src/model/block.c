@@ -100,15 +100,7 @@ gidd_status gidd_norm_bwd(gidd_model *model, const gidd_norm *norm, const void *
 
 /* ---- Forward --------------------------------------------------------------------------------- */
 
-typedef struct product {
-    const void *x;
-    void *y, *pre;
-    int64_t w, bias; /* places of the parameters; bias is read where the epilogue asks */
-    int64_t N, K;
-    gidd_linear_epilogue epilogue;
-} product;
-
-static gidd_status product_fwd(gidd_model *model, const product *p)
+gidd_status gidd_product_fwd(gidd_model *model, const gidd_product *p)
 {
     const gidd_linear_fwd_args args = {
         .y = p->y,
@@ -125,7 +117,8 @@ static gidd_status product_fwd(gidd_model *model, const product *p)
     return model->device->kernels->linear_fwd(model->device, &args);
 }
 
-static gidd_status attention_fwd(gidd_model *model, gidd_block *block)
+gidd_status gidd_attention_of_block_fwd(gidd_model *model, const gidd_block *block,
+                                        gidd_attention_kind kind)
 {
     const gidd_model_shape *s = &model->params->shape;
     const gidd_attention_fwd_args args = {
@@ -137,7 +130,7 @@ static gidd_status attention_fwd(gidd_model *model, gidd_block *block)
         .T = model->batch.T,
         .H = s->H,
         .d = s->D / s->H,
-        .kind = GIDD_ATTENTION_FULL,
+        .kind = kind,
     };
     return model->device->kernels->attention_fwd(model->device, &args);
 }
@@ -148,12 +141,12 @@ static gidd_status attention_half_fwd(gidd_model *model, int64_t index)
     const int64_t D = model->params->shape.D;
     gidd_block *b = &model->activations->blocks[index];
     const gidd_norm norm1 = gidd_norm_before(model, index);
-    const product qkv = {.x = b->u1, .y = b->qkv, .w = b->qkv_w, .N = 3 * D, .K = D};
-    const product out = {.x = b->attn, .y = b->attn_y, .w = b->out_w, .N = D, .K = D};
+    const gidd_product qkv = {.x = b->u1, .y = b->qkv, .w = b->qkv_w, .N = 3 * D, .K = D};
+    const gidd_product out = {.x = b->attn, .y = b->attn_y, .w = b->out_w, .N = D, .K = D};
     GIDD_TRY(gidd_norm_fwd(model, &norm1));
-    GIDD_TRY(product_fwd(model, &qkv));
-    GIDD_TRY(attention_fwd(model, b));
-    return product_fwd(model, &out);
+    GIDD_TRY(gidd_product_fwd(model, &qkv));
+    GIDD_TRY(gidd_attention_of_block_fwd(model, b, GIDD_ATTENTION_FULL));
+    return gidd_product_fwd(model, &out);
 }
 
 /* From attn_y to gelu. */
@@ -162,7 +155,7 @@ static gidd_status mlp_half_fwd(gidd_model *model, int64_t index)
     const int64_t D = model->params->shape.D;
     gidd_block *b = &model->activations->blocks[index];
     const gidd_norm norm2 = norm_inside(model, index);
-    const product fc1 = {.x = b->u2,
+    const gidd_product fc1 = {.x = b->u2,
                          .y = b->gelu,
                          .pre = b->fc1,
                          .w = b->fc1_w,
@@ -171,14 +164,14 @@ static gidd_status mlp_half_fwd(gidd_model *model, int64_t index)
                          .K = D,
                          .epilogue = GIDD_LINEAR_BIAS_GELU};
     GIDD_TRY(gidd_norm_fwd(model, &norm2));
-    return product_fwd(model, &fc1);
+    return gidd_product_fwd(model, &fc1);
 }
 
 gidd_status gidd_block_fwd(gidd_model *model, int64_t index)
 {
     const int64_t D = model->params->shape.D;
     gidd_block *b = &model->activations->blocks[index];
-    const product fc2 = {.x = b->gelu,
+    const gidd_product fc2 = {.x = b->gelu,
                          .y = b->mlp_y,
                          .w = b->fc2_w,
                          .bias = b->fc2_b,
@@ -187,7 +180,7 @@ gidd_status gidd_block_fwd(gidd_model *model, int64_t index)
                          .epilogue = GIDD_LINEAR_BIAS};
     GIDD_TRY(attention_half_fwd(model, index));
     GIDD_TRY(mlp_half_fwd(model, index));
-    return product_fwd(model, &fc2);
+    return gidd_product_fwd(model, &fc2);
 }
 
 /* What the block did not keep, from what it did; the last block had the buffers last. */
@@ -205,17 +198,7 @@ static gidd_status recompute(gidd_model *model, int64_t index)
 
 /* ---- Backward: the same boxes from the last to the first ------------------------------------- */
 
-/* The gradients of a product y = x W^T (+ bias): of W and bias, then of x. */
-typedef struct product_gradients {
-    const void *dy, *x;
-    void *dx;
-    const void *pre; /* x = GELU(pre): dx is then the gradient of pre; NULL: no GELU */
-    int64_t w;       /* places of the parameters */
-    int64_t bias;    /* -1: none */
-    int64_t N, K;
-} product_gradients;
-
-static gidd_status product_bwd(gidd_model *model, const product_gradients *p, int accumulate)
+gidd_status gidd_product_bwd(gidd_model *model, const gidd_product_gradients *p, int accumulate)
 {
     const gidd_kernels *k = model->device->kernels;
     const int64_t M = model->batch.B * model->batch.T;
@@ -244,7 +227,8 @@ static gidd_status product_bwd(gidd_model *model, const product_gradients *p, in
     return k->linear_bwd_data(model->device, &data);
 }
 
-static gidd_status attention_bwd(gidd_model *model, gidd_block *block)
+gidd_status gidd_attention_of_block_bwd(gidd_model *model, const gidd_block *block,
+                                        gidd_attention_kind kind)
 {
     const gidd_model_shape *s = &model->params->shape;
     gidd_activations *a = model->activations;
@@ -259,7 +243,7 @@ static gidd_status attention_bwd(gidd_model *model, gidd_block *block)
         .T = model->batch.T,
         .H = s->H,
         .d = s->D / s->H,
-        .kind = GIDD_ATTENTION_FULL,
+        .kind = kind,
     };
     return model->device->kernels->attention_bwd(model->device, &args);
 }
@@ -270,7 +254,7 @@ gidd_status gidd_block_bwd(gidd_model *model, int64_t index, int accumulate)
     gidd_activations *a = model->activations;
     gidd_block *b = &a->blocks[index];
     const gidd_norm norm1 = gidd_norm_before(model, index), norm2 = norm_inside(model, index);
-    const product_gradients fc2 = {.dy = a->branch,
+    const gidd_product_gradients fc2 = {.dy = a->branch,
                                    .x = b->gelu,
                                    .dx = a->wide,
                                    .pre = b->fc1,
@@ -278,23 +262,23 @@ gidd_status gidd_block_bwd(gidd_model *model, int64_t index, int accumulate)
                                    .bias = b->fc2_b,
                                    .N = D,
                                    .K = 4 * D};
-    const product_gradients fc1 = {.dy = a->wide,
+    const gidd_product_gradients fc1 = {.dy = a->wide,
                                    .x = b->u2,
                                    .dx = a->du,
                                    .w = b->fc1_w,
                                    .bias = b->fc1_b,
                                    .N = 4 * D,
                                    .K = D};
-    const product_gradients out = {
+    const gidd_product_gradients out = {
         .dy = a->branch, .x = b->attn, .dx = a->du, .w = b->out_w, .bias = -1, .N = D, .K = D};
-    const product_gradients qkv = {
+    const gidd_product_gradients qkv = {
         .dy = a->wide, .x = b->u1, .dx = a->du, .w = b->qkv_w, .bias = -1, .N = 3 * D, .K = D};
     GIDD_TRY(recompute(model, index));
-    GIDD_TRY(product_bwd(model, &fc2, accumulate));
-    GIDD_TRY(product_bwd(model, &fc1, accumulate));
+    GIDD_TRY(gidd_product_bwd(model, &fc2, accumulate));
+    GIDD_TRY(gidd_product_bwd(model, &fc1, accumulate));
     GIDD_TRY(gidd_norm_bwd(model, &norm2, a->dx, accumulate));
-    GIDD_TRY(product_bwd(model, &out, accumulate));
-    GIDD_TRY(attention_bwd(model, b));
-    GIDD_TRY(product_bwd(model, &qkv, accumulate));
+    GIDD_TRY(gidd_product_bwd(model, &out, accumulate));
+    GIDD_TRY(gidd_attention_of_block_bwd(model, b, GIDD_ATTENTION_FULL));
+    GIDD_TRY(gidd_product_bwd(model, &qkv, accumulate));
     return gidd_norm_bwd(model, &norm1, a->dx, accumulate);
 }

@@ -24,6 +24,34 @@ gidd_status gidd_block_fwd(gidd_model *model, int64_t index);
  * undefined) and dx that of its x2 (block 0: of the embedding). Local. */
 gidd_status gidd_block_bwd(gidd_model *model, int64_t index, int accumulate);
 
+/* A product y = x W^T (+ bias) over all positions of the batch. Local. */
+typedef struct gidd_product {
+    const void          *x;
+    void                *y, *pre;
+    int64_t              w, bias; /* places of the parameters; bias is read where the epilogue asks */
+    int64_t              N, K;
+    gidd_linear_epilogue epilogue;
+} gidd_product;
+
+gidd_status gidd_product_fwd(gidd_model *model, const gidd_product *product);
+
+/* Its gradients: of W and bias, then of x. Local. */
+typedef struct gidd_product_gradients {
+    const void *dy, *x;
+    void       *dx;
+    const void *pre;  /* x = GELU(pre): dx is then the gradient of pre; NULL: no GELU */
+    int64_t     w;    /* places of the parameters */
+    int64_t     bias; /* -1: none */
+    int64_t     N, K;
+} gidd_product_gradients;
+
+gidd_status gidd_product_bwd(gidd_model *model, const gidd_product_gradients *product, int accumulate);
+
+/* From block->qkv to block->attn and lse. Local. */
+gidd_status gidd_attention_of_block_fwd(gidd_model *model, const gidd_block *block, gidd_attention_kind kind);
+/* From activations->du to activations->wide, the gradient of qkv. Local. */
+gidd_status gidd_attention_of_block_bwd(gidd_model *model, const gidd_block *block, gidd_attention_kind kind);
+
 /* A norm with the addition before it: what it reads and writes. */
 typedef struct gidd_norm {
     int64_t          gain;       /* place of its weight                                             */

@@ -7,19 +7,6 @@
 
 /* ---- Trunk, forward -------------------------------------------------------------------------- */
 
-static gidd_status embed_fwd(gidd_model *model)
-{
-    gidd_activations *a = model->activations;
-    const gidd_embed_fwd_args args = {
-        .out = a->blocks[0].x1,
-        .table = gidd_model_weight(model, a->embedding),
-        .ids = model->batch.z,
-        .rows = model->batch.B * model->batch.T,
-        .cols = model->params->shape.D,
-    };
-    return model->device->kernels->embed_fwd(model->device, &args);
-}
-
 static gidd_status time_cond_fwd(gidd_model *model)
 {
     gidd_activations *a = model->activations;
@@ -59,7 +46,7 @@ static gidd_status modulations_fwd(gidd_model *model)
 
 static gidd_status forward(gidd_model *model)
 {
-    GIDD_TRY(embed_fwd(model));
+    GIDD_TRY(gidd_embedding_fwd(model));
     GIDD_TRY(time_cond_fwd(model));
     GIDD_TRY(modulations_fwd(model));
     for (int64_t i = 0; i < model->params->shape.L; i++) {
@@ -133,23 +120,6 @@ static gidd_status time_cond_bwd(gidd_model *model, int accumulate)
     return model->device->kernels->time_cond_bwd(model->device, &args);
 }
 
-static gidd_status embed_bwd(gidd_model *model, int accumulate)
-{
-    gidd_activations *a = model->activations;
-    const gidd_embed_bwd_args args = {
-        .dtable = gidd_model_grad(model, a->embedding),
-        .dout = a->dx,
-        .sorted = model->batch.sorted,
-        .chunks = model->batch.chunks,
-        .chunk_count = model->batch.B * model->batch.T, // there are fewer: the kernel sees how many
-        .counts = model->batch.counts,
-        .table_rows = model->params->shape.Vr,
-        .cols = model->params->shape.D,
-        .accumulate = accumulate,
-    };
-    return model->device->kernels->embed_bwd(model->device, &args);
-}
-
 static gidd_status backward(gidd_model *model, int listed, const gidd_backward_args *args)
 {
     const int64_t L = model->params->shape.L;
@@ -163,7 +133,7 @@ static gidd_status backward(gidd_model *model, int listed, const gidd_backward_a
     GIDD_TRY(modulations_bwd(model, args->accumulate));
     GIDD_TRY(time_cond_bwd(model, args->accumulate));
     gidd_announce(args, L + 1);
-    GIDD_TRY(embed_bwd(model, args->accumulate));
+    GIDD_TRY(gidd_embedding_bwd(model, args->accumulate));
     gidd_announce(args, L + 2);
     return GIDD_OK;
 }

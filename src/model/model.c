@@ -44,6 +44,12 @@ static gidd_status set_sizes(gidd_model *model, const gidd_model_args *args)
                          (long long)args->max_B, (long long)args->max_T, (long long)args->head_rows,
                          (long long)s->T);
     }
+    if ((s->type == GIDD_MODEL_AUTOREGRESSIVE) != (args->loss == GIDD_LOSS_NEXT)) {
+        return gidd_fail(GIDD_ERR_ARG, "the loss of another type of model");
+    }
+    if (s->type == GIDD_MODEL_AUTOREGRESSIVE && args->recompute != GIDD_RECOMPUTE_NONE) {
+        return gidd_fail(GIDD_ERR_UNSUPPORTED, "an autoregressive model recomputes no activations");
+    }
     *model = (gidd_model){
         .device = args->device,
         .params = args->params,
@@ -163,10 +169,13 @@ static double recomputed_flops(gidd_recompute recompute, double D, double T)
 
 gidd_model_flops gidd_model_flops_of(const gidd_model_shape *shape, int64_t T, gidd_recompute recompute)
 {
+    const int is_causal = shape->type == GIDD_MODEL_AUTOREGRESSIVE;
     const double D = (double)shape->D, L = (double)shape->L, tokens = (double)T;
-    const double matrices = L * 12.0 * D * D + (double)shape->Vr * D;
+    const double of_mlp = (is_causal ? 3.0 : 2.0) * (double)gidd_model_mlp_width(shape) * D;
+    const double matrices = L * (4.0 * D * D + of_mlp) + (double)shape->Vr * D;
+    const double attention = (is_causal ? 6.0 : 12.0) * L * tokens * tokens * D;
     return (gidd_model_flops){
-        .sequence = 6.0 * matrices * tokens + 12.0 * L * tokens * tokens * D,
+        .sequence = 6.0 * matrices * tokens + attention,
         .head_row = 6.0 * (double)shape->Vr * D,
         .recompute = (L - 1.0) * recomputed_flops(recompute, D, tokens),
     };

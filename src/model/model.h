@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The network (SPEC section 2): DiT with adaLN, rotary embedding and bidirectional attention. It calls
- * the device's kernel table; it knows neither which device nor how many ranks there are. Functions that
- * compute are asynchronous on the device's stream.
+ * The network, of one of two types (params->shape.type). It calls the device's kernel table; it knows
+ * neither which device nor how many ranks there are. Functions that compute are asynchronous on the
+ * device's stream.
  *
- *   z, t --embed, time_cond, modulations--> blocks 0..L-1 --> final norm --> head --> loss
+ *   diffusion (SPEC section 2): DiT with adaLN, rotary embedding and bidirectional attention
+ *     z, t --embed, time_cond, modulations--> blocks 0..L-1 --> final norm --> head --> loss
+ *   autoregressive: Llama-style decoder; the batch's z are its inputs, a position predicts x of the next
+ *     z --embed--> causal blocks 0..L-1 --> final norm --> head --> loss
  *
  * One allocation per lifetime: parameters, gradients, activations, logits. Nothing is allocated in a step.
  * A training step of one micro-batch reads
@@ -29,7 +32,11 @@ typedef enum gidd_model_mode {
     GIDD_MODEL_INFER,     /* all blocks share their buffers, no gradients */
 } gidd_model_mode;
 
-typedef enum gidd_loss_kind { GIDD_LOSS_GIDD = 0, GIDD_LOSS_MDLM } gidd_loss_kind;
+typedef enum gidd_loss_kind {
+    GIDD_LOSS_GIDD = 0,
+    GIDD_LOSS_MDLM,
+    GIDD_LOSS_NEXT, /* cross-entropy of the next token: autoregressive models, and only they */
+} gidd_loss_kind;
 
 /* What backward computes once more instead of keeping it. The same kernels are called with the same
  * arguments, so gradients are the same bits. Memory of a block for a token in elements of type E, of 18 D:
@@ -95,7 +102,8 @@ gidd_status gidd_model_plan(const gidd_model_args *args, gidd_plan_line *lines, 
                             int64_t *count_p);
 
 /* FLOPs (multiply and add count 2) of the matrix products on the token path and of attention, forward and
- * backward. `sequence` is what the model asks for, 6 * (matrix parameters) * T + 12 L T^2 D for T tokens: the
+ * backward. `sequence` is what the model asks for, 6 * (matrix parameters) * T + 12 L T^2 D for T tokens (half of
+ * that attention where it is causal): the
  * figure to divide by time when systems are compared. What is executed is less by head_row for every row that
  * does not pass the output matrix, and more by `recompute`. */
 typedef struct gidd_model_flops {

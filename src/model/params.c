@@ -11,11 +11,15 @@
 
 enum {
     BLOCK_TENSORS = 8,    /* of a block without its modulation      */
+    LAYER_TENSORS = 9,    /* of a decoder's layer                   */
     VECTOR_ELEMENTS = 8,  /* every tensor starts on a multiple of this: 16 bytes of bf16 */
     VOCAB_MULTIPLE = 128, /* SPEC section 1 */
     TIME_FEATURES = 256,
     HEAD_SIZE_MAX = 128,
 };
+
+/* Hugging Face's default for Llama, which the reference takes. */
+static const double decoder_deviation = 0.02;
 
 /* Sizes beyond these are typing errors, and below them no product here overflows. */
 static const int64_t width_max = 1 << 16, blocks_max = 1 << 12, vocab_max = 1 << 24,
@@ -90,21 +94,36 @@ typedef struct tensor_spec {
     enum { AS_E = 0, AS_FP32 } read; /* by the network */
 } tensor_spec;
 
+static double bound_of(const tensor_spec *spec)
+{
+    switch (spec->init) {
+    case GIDD_INIT_UNIFORM:
+        return 1.0 / sqrt((double)spec->fan_in);
+    case GIDD_INIT_NORMAL:
+        return decoder_deviation;
+    case GIDD_INIT_ZERO:
+    case GIDD_INIT_ONE:
+        break;
+    }
+    return 0.0;
+}
+
 /* Appends a tensor; `block` < 0: it belongs to none. */
 static void add_tensor(gidd_params *p, int32_t group, int64_t block, tensor_spec spec)
 {
+    const char *prefix = p->shape.type == GIDD_MODEL_AUTOREGRESSIVE ? "model.layers" : "blocks";
     gidd_tensor *t = &p->tensors[p->tensor_count++];
     *t = (gidd_tensor){.group = group, .init = spec.init, .offset = p->count};
     if (block < 0) {
         (void)snprintf(t->name, sizeof(t->name), "%s", spec.name);
     } else {
-        (void)snprintf(t->name, sizeof(t->name), "blocks.%lld.%s", (long long)block, spec.name);
+        (void)snprintf(t->name, sizeof(t->name), "%s.%lld.%s", prefix, (long long)block, spec.name);
     }
     t->dims = spec.cols == 0 ? 1 : 2;
     t->shape[0] = spec.rows;
     t->shape[1] = spec.cols == 0 ? 1 : spec.cols;
     t->count = t->shape[0] * t->shape[1];
-    t->bound = spec.init == GIDD_INIT_UNIFORM ? 1.0 / sqrt((double)spec.fan_in) : 0.0;
+    t->bound = bound_of(&spec);
     t->exact_at = spec.read == AS_FP32 ? p->exact_count : -1;
     p->exact_count += spec.read == AS_FP32 ? t->count : 0;
     p->count += t->count;
@@ -175,7 +194,39 @@ static void add_time_map(gidd_params *p)
     }
 }
 
-static void add_tensors(gidd_params *p)
+static void add_layer(gidd_params *p, int64_t i)
+{
+    int64_t D = p->shape.D, F = gidd_model_mlp_width(&p->shape);
+    int32_t group = (int32_t)(p->shape.L - i);
+    const tensor_spec specs[LAYER_TENSORS] = {
+        {"mlp.down_proj.weight", D, F, GIDD_INIT_NORMAL, 0, AS_E},
+        {"mlp.gate_proj.weight", F, D, GIDD_INIT_NORMAL, 0, AS_E},
+        {"mlp.up_proj.weight", F, D, GIDD_INIT_NORMAL, 0, AS_E},
+        {"post_attention_layernorm.weight", D, 0, GIDD_INIT_ONE, 0, AS_FP32},
+        {"self_attn.o_proj.weight", D, D, GIDD_INIT_NORMAL, 0, AS_E},
+        {"self_attn.q_proj.weight", D, D, GIDD_INIT_NORMAL, 0, AS_E},
+        {"self_attn.k_proj.weight", D, D, GIDD_INIT_NORMAL, 0, AS_E},
+        {"self_attn.v_proj.weight", D, D, GIDD_INIT_NORMAL, 0, AS_E},
+        {"input_layernorm.weight", D, 0, GIDD_INIT_ONE, 0, AS_FP32},
+    };
+    for (int k = 0; k < LAYER_TENSORS; k++) {
+        add_tensor(p, group, i, specs[k]);
+    }
+}
+
+static void add_decoder_tensors(gidd_params *p)
+{
+    int64_t D = p->shape.D, L = p->shape.L, Vr = p->shape.Vr;
+    add_tensor(p, 0, -1, (tensor_spec){"lm_head.weight", Vr, D, GIDD_INIT_NORMAL, 0, AS_E});
+    add_tensor(p, 0, -1, (tensor_spec){"model.norm.weight", D, 0, GIDD_INIT_ONE, 0, AS_FP32});
+    for (int64_t i = L - 1; i >= 0; i--) {
+        add_layer(p, i);
+    }
+    add_tensor(p, (int32_t)(L + 1), -1,
+               (tensor_spec){"model.embed_tokens.weight", Vr, D, GIDD_INIT_NORMAL, 0, AS_E});
+}
+
+static void add_dit_tensors(gidd_params *p)
 {
     int64_t D = p->shape.D, L = p->shape.L;
     add_head(p);
@@ -233,8 +284,9 @@ gidd_status gidd_params_init(gidd_params *params, const gidd_model_shape *shape,
         return gidd_fail(GIDD_ERR_ARG, "parameters cut into %lld pieces", (long long)pieces);
     }
     int64_t L = shape->L;
-    gidd_params p = {.shape = *shape, .group_count = L + 3};
-    int64_t tensors = 3 + BLOCK_TENSORS * L + 2 * (L + 1) + 4 + 1;
+    int is_decoder = shape->type == GIDD_MODEL_AUTOREGRESSIVE;
+    gidd_params p = {.shape = *shape, .group_count = is_decoder ? L + 2 : L + 3};
+    int64_t tensors = is_decoder ? 3 + LAYER_TENSORS * L : 3 + BLOCK_TENSORS * L + 2 * (L + 1) + 4 + 1;
     p.tensors = calloc((size_t)tensors, sizeof(*p.tensors));
     p.buckets = calloc((size_t)p.group_count, sizeof(*p.buckets));
     if (p.tensors == NULL || p.buckets == NULL) {
@@ -242,7 +294,11 @@ gidd_status gidd_params_init(gidd_params *params, const gidd_model_shape *shape,
         return gidd_fail(GIDD_ERR_NOMEM, "no memory for a table of %lld tensors",
                          (long long)tensors);
     }
-    add_tensors(&p);
+    if (is_decoder) {
+        add_decoder_tensors(&p);
+    } else {
+        add_dit_tensors(&p);
+    }
     GIDD_ASSERT(p.tensor_count == tensors);
     cut_buckets(&p, (int64_t)(bucket_bytes / sizeof(float)), pieces);
     *params = p;
@@ -289,7 +345,8 @@ int64_t gidd_params_block_count(const gidd_params *params)
 {
     int64_t count = 0;
     for (int64_t i = 0; i < params->tensor_count; i++) {
-        if (strncmp(params->tensors[i].name, "blocks.", 7) == 0) {
+        if (strncmp(params->tensors[i].name, "blocks.", 7) == 0 ||
+            strncmp(params->tensors[i].name, "model.layers.", 13) == 0) {
             count += params->tensors[i].count;
         }
     }
@@ -316,11 +373,36 @@ static void fill_uniform(float *values, uint64_t seed, uint64_t index, double bo
     }
 }
 
+/* Elements [first, first + count) of a normal tensor: 2k and 2k+1 are the two numbers that the Box-Muller
+ * transform makes of draw k's uniforms, in float64. */
+static void fill_normal(float *values, uint64_t seed, uint64_t index, double deviation, int64_t first,
+                        int64_t count)
+{
+    double pair[2] = {0.0, 0.0};
+    int64_t loaded = -1;
+    for (int64_t e = first; e < first + count; e++) {
+        if (e / 2 != loaded) {
+            uint32_t word[4];
+            loaded = e / 2;
+            gidd_philox(seed, GIDD_STREAM_PARAM, index << 40 | (uint64_t)loaded, 0, word);
+            double radius = sqrt(-2.0 * log1p(-gidd_uniform53(word[0], word[1])));
+            double angle = 2.0 * acos(-1.0) * gidd_uniform53(word[2], word[3]);
+            pair[0] = radius * cos(angle);
+            pair[1] = radius * sin(angle);
+        }
+        values[e - first] = (float)(deviation * pair[e % 2]);
+    }
+}
+
 static void fill_tensor(const gidd_tensor *tensor, uint64_t seed, uint64_t index, int64_t first,
                         int64_t count, float *values)
 {
     if (tensor->init == GIDD_INIT_UNIFORM) {
         fill_uniform(values, seed, index, tensor->bound, first, count);
+        return;
+    }
+    if (tensor->init == GIDD_INIT_NORMAL) {
+        fill_normal(values, seed, index, tensor->bound, first, count);
         return;
     }
     float value = tensor->init == GIDD_INIT_ONE ? 1.0f : 0.0f;

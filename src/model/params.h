@@ -17,6 +17,12 @@
  * is rows 6Di .. 6D(i+1) of it, output_layer.adaLN_modulation.weight the last 2D; they are consecutive
  * in the flat order, so a tensor is always one range. Names and shapes are the reference's state dict.
  *
+ * An autoregressive model's table has the names and shapes of Hugging Face's Llama, its groups without
+ * conditioning: lm_head.weight, model.norm.weight (0); layers L-1 ... 0: mlp.down_proj, mlp.{gate,up}_proj,
+ * post_attention_layernorm, self_attn.o_proj, self_attn.{q,k,v}_proj, input_layernorm (1 .. L);
+ * model.embed_tokens (L+1). gate and up, and q, k and v, are consecutive and so one matrix each. Rows V ... Vr-1
+ * of embedding and output matrix are never used: they keep their initial values but for weight decay.
+ *
  * In memory the flat order is cut into buckets (whole groups) and each bucket is padded, so that every rank
  * owns an equal piece of it. `offset` is the place in the unpadded flat order (files), `at` in memory.
  */
@@ -28,8 +34,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+typedef enum gidd_model_type {
+    GIDD_MODEL_DIFFUSION = 0,
+    GIDD_MODEL_AUTOREGRESSIVE,
+} gidd_model_type;
+
 typedef struct gidd_model_shape {
-    int64_t D, L, H, C; /* hidden size, blocks, heads, conditioning width */
+    gidd_model_type type;
+    int64_t D, L, H, C; /* hidden size, blocks, heads, conditioning width (diffusion) */
     int64_t T;          /* longest sequence                               */
     int64_t V, Vr;      /* vocabulary, and rounded up to a multiple of 128 */
     int32_t mask_id;    /* V - 1 */
@@ -39,6 +51,7 @@ typedef enum gidd_init {
     GIDD_INIT_ZERO = 0,
     GIDD_INIT_ONE,
     GIDD_INIT_UNIFORM, /* U(-bound, bound) */
+    GIDD_INIT_NORMAL,  /* N(0, bound^2)    */
 } gidd_init;
 
 typedef struct gidd_tensor {
@@ -50,7 +63,7 @@ typedef struct gidd_tensor {
     int64_t   at;     /* first element in memory                  */
     int32_t   group;  /* completion group, ascending              */
     gidd_init init;
-    double    bound;  /* of GIDD_INIT_UNIFORM */
+    double    bound;  /* of GIDD_INIT_UNIFORM and GIDD_INIT_NORMAL */
     int64_t   exact_at; /* first element among the tensors that the network reads in fp32 whatever E is
                            (norm gains, time map, modulations); -1: it reads them as E */
 } gidd_tensor;
@@ -85,12 +98,19 @@ gidd_status gidd_params_init(gidd_params *params, const gidd_model_shape *shape,
                              int64_t pieces);
 void        gidd_params_release(gidd_params *params); /* NULL-safe. Local. */
 
+/* Width of a block's MLP: 4D. Local. */
+static inline int64_t gidd_model_mlp_width(const gidd_model_shape *shape)
+{
+    return 4 * shape->D;
+}
+
 /* The tensor called `name`, or NULL. Local. */
 const gidd_tensor *gidd_params_find(const gidd_params *params, const char *name);
 
 /* Initial values of memory elements [first, first + count) into `values` (SPEC section 3): element e of
  * tensor i (its index in this table) is a pure function of (seed, i, e), Philox with the key seed, the
- * stream PARAM and the index i << 40 | e/4, so any rank can fill any range. Padding is 0. Local. */
+ * stream PARAM and the index i << 40 | e/4 (normal values: e/2), so any rank can fill any range. Padding is
+ * 0. Local. */
 void gidd_params_fill(const gidd_params *params, uint64_t seed, int64_t first, int64_t count,
                       float *values);
 

@@ -8,8 +8,7 @@
 
 const gidd_architecture *gidd_architecture_of(const gidd_model_shape *shape)
 {
-    (void)shape;
-    return &gidd_architecture_dit;
+    return shape->type == GIDD_MODEL_AUTOREGRESSIVE ? &gidd_architecture_decoder : &gidd_architecture_dit;
 }
 
 gidd_status gidd_model_forward(gidd_model *model)
@@ -20,6 +19,36 @@ gidd_status gidd_model_forward(gidd_model *model)
     GIDD_TRY(gidd_architecture_of(&model->params->shape)->forward(model));
     model->activations->stage = GIDD_STAGE_TRUNK;
     return GIDD_OK;
+}
+
+gidd_status gidd_embedding_fwd(gidd_model *model)
+{
+    gidd_activations *a = model->activations;
+    const gidd_embed_fwd_args args = {
+        .out = a->blocks[0].x1,
+        .table = gidd_model_weight(model, a->embedding),
+        .ids = model->batch.z,
+        .rows = model->batch.B * model->batch.T,
+        .cols = model->params->shape.D,
+    };
+    return model->device->kernels->embed_fwd(model->device, &args);
+}
+
+gidd_status gidd_embedding_bwd(gidd_model *model, int accumulate)
+{
+    gidd_activations *a = model->activations;
+    const gidd_embed_bwd_args args = {
+        .dtable = gidd_model_grad(model, a->embedding),
+        .dout = a->dx,
+        .sorted = model->batch.sorted,
+        .chunks = model->batch.chunks,
+        .chunk_count = model->batch.B * model->batch.T, // there are fewer: the kernel sees how many
+        .counts = model->batch.counts,
+        .table_rows = model->params->shape.Vr,
+        .cols = model->params->shape.D,
+        .accumulate = accumulate,
+    };
+    return model->device->kernels->embed_bwd(model->device, &args);
 }
 
 void gidd_announce(const gidd_backward_args *args, int64_t group)
@@ -81,12 +110,12 @@ static gidd_status logits_fwd(gidd_model *model, int64_t first, int64_t rows)
         .y = a->logits,
         .x = row_of(model, a->u_final, first),
         .w = gidd_model_weight(model, a->head_w),
-        .bias = gidd_model_weight(model, a->head_b),
+        .bias = a->head_b < 0 ? NULL : gidd_model_weight(model, a->head_b),
         .M = rows,
         .N = s->Vr,
         .K = s->D,
         .dtype = model->device->dtype,
-        .epilogue = GIDD_LINEAR_BIAS,
+        .epilogue = a->head_b < 0 ? GIDD_LINEAR_NONE : GIDD_LINEAR_BIAS,
     };
     return model->device->kernels->linear_fwd(model->device, &args);
 }
@@ -102,6 +131,7 @@ static gidd_status loss_of_rows(gidd_model *model, const gidd_head_args *args, i
         .terms = model->terms,
         .x = batch->x,
         .z = batch->z,
+        .attention_mask = batch->attention_mask,
         .row_list = args->skip_clean ? batch->rows + first : NULL,
         .first_position = first,
         .coef = batch->coef,
@@ -113,8 +143,15 @@ static gidd_status loss_of_rows(gidd_model *model, const gidd_head_args *args, i
         .scale = args->scale,
         .mode = args->mode,
     };
-    return model->loss == GIDD_LOSS_MDLM ? k->loss_mdlm(model->device, &loss)
-                                         : k->loss_gidd(model->device, &loss);
+    switch (model->loss) {
+    case GIDD_LOSS_MDLM:
+        return k->loss_mdlm(model->device, &loss);
+    case GIDD_LOSS_NEXT:
+        return k->loss_next(model->device, &loss);
+    case GIDD_LOSS_GIDD:
+        break;
+    }
+    return k->loss_gidd(model->device, &loss);
 }
 
 /* From dlogits of rows [first, first + rows): gradients of the output matrix, and du. */
@@ -126,7 +163,7 @@ static gidd_status logits_bwd(gidd_model *model, int64_t first, int64_t rows, in
     const gidd_dtype E = model->device->dtype;
     const gidd_linear_bwd_weight_args weight = {
         .dw = gidd_model_grad(model, a->head_w),
-        .dbias = gidd_model_grad(model, a->head_b),
+        .dbias = a->head_b < 0 ? NULL : gidd_model_grad(model, a->head_b),
         .dy = a->logits,
         .x = row_of(model, a->u_final, first),
         .M = rows,
@@ -155,6 +192,9 @@ static gidd_status zero_head_gradients(gidd_model *model)
     const gidd_model_shape *s = &model->params->shape;
     GIDD_TRY(gidd_device_zero(model->device, gidd_model_grad(model, a->head_w),
                               (size_t)(s->Vr * s->D) * sizeof(float)));
+    if (a->head_b < 0) {
+        return GIDD_OK;
+    }
     return gidd_device_zero(model->device, gidd_model_grad(model, a->head_b),
                             (size_t)s->Vr * sizeof(float));
 }

@@ -58,6 +58,16 @@ static gidd_status check_args(const gidd_sampler_args *args)
 
 static gidd_status allocate(gidd_sampler *sampler)
 {
+    if (sampler->args.schedule->args.process == GIDD_PROCESS_NONE) {
+        return gidd_ancestral_create(&(gidd_ancestral_args){.model = sampler->args.model,
+                                                            .T = sampler->args.T,
+                                                            .temperature = sampler->args.temperature,
+                                                            .min_p = sampler->args.min_p,
+                                                            .seed = sampler->args.seed,
+                                                            .progress = sampler->args.progress,
+                                                            .context = sampler->args.context},
+                                     &sampler->ancestral);
+    }
     const int64_t B = sampler->args.model->max_B, T = sampler->args.T, rows = B * T;
     const size_t batch_bytes = rounded(gidd_batch_bytes(B, T));
     sampler->host_memory = aligned_alloc(HOST_ALIGN, arrays_bytes(rows));
@@ -105,8 +115,11 @@ void gidd_sampler_destroy(gidd_sampler *sampler)
         return;
     }
     const gidd_model *model = sampler->args.model;
-    gidd_device_free(model->device, sampler->device_memory,
-                     arrays_bytes(model->max_B * sampler->args.T));
+    gidd_ancestral_destroy(sampler->ancestral);
+    if (sampler->device_memory != NULL) {
+        gidd_device_free(model->device, sampler->device_memory,
+                         arrays_bytes(model->max_B * sampler->args.T));
+    }
     free(sampler->host_memory);
     free(sampler->batch_memory);
     free(sampler->running);
@@ -114,6 +127,14 @@ void gidd_sampler_destroy(gidd_sampler *sampler)
     free(sampler->next);
     free(sampler->patience);
     free(sampler);
+}
+
+gidd_status gidd_sampler_need_diffusion(const gidd_sampler *sampler, const char *what)
+{
+    if (sampler->ancestral != NULL) {
+        return gidd_fail(GIDD_ERR_USAGE, "%s is for diffusion models: this one is autoregressive", what);
+    }
+    return GIDD_OK;
 }
 
 /* ---- What both loops do ---------------------------------------------------------------------- */
@@ -237,6 +258,7 @@ static gidd_status load_fixed(gidd_sampler *sampler, const uint8_t *fixed, int64
 gidd_status gidd_sampler_step(gidd_sampler *sampler, int64_t i, int64_t B, const double *uniforms,
                               const uint8_t *fixed, int32_t *z)
 {
+    GIDD_TRY(gidd_sampler_need_diffusion(sampler, "a denoising step"));
     const int64_t most = sampler->args.model->max_B;
     if (B < 1 || B > most || i < 0 || i >= sampler->args.steps) {
         return gidd_fail(GIDD_ERR_ARG, "step %lld of %lld with %lld sequences, at most %lld",
@@ -262,6 +284,9 @@ static void start_sequences(gidd_sampler *sampler, int64_t rows, const int32_t *
 int64_t gidd_sampler_computed_steps(const gidd_sampler *sampler)
 {
     const int is_gidd = sampler->args.schedule->args.process == GIDD_PROCESS_GIDD;
+    if (sampler->ancestral != NULL) {
+        return sampler->args.T - 1;
+    }
     return sampler->args.steps - (is_gidd ? 1 : 0);
 }
 
@@ -338,6 +363,9 @@ gidd_status gidd_sampler_generate(gidd_sampler *sampler, const gidd_sample_span 
 {
     const int64_t computed = gidd_sampler_computed_steps(sampler);
     GIDD_TRY(gidd_sampler_check_span(span));
+    if (sampler->ancestral != NULL) {
+        return gidd_ancestral_generate(sampler->ancestral, span->first_sample, span->count, span->given, ids, entropy);
+    }
     for (int64_t done = 0; done < span->count;) {
         const gidd_sample_span batch = gidd_sampler_next_batch(sampler, span, done);
         GIDD_TRY(generate_batch(sampler, &batch, ids + done * sampler->args.T,

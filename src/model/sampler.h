@@ -7,6 +7,9 @@
  *     gidd_sampler_generate(sampler, &(gidd_sample_span){first_sample, count, NULL}, ids, NULL);
  *     gidd_sampler_correct(sampler, &correct, &(gidd_sample_span){...}, ids, results);
  *
+ * With an autoregressive model (a schedule without noise) generation is ancestral (ancestral.h): `steps` and
+ * `width` mean nothing, a step is a token; self-correction and single steps are refused with GIDD_ERR_USAGE.
+ *
  * The uniforms of a sequence are a function of (seed, its global sample number, step, position) alone,
  * so what a sequence becomes depends neither on the batch that it shares nor on the rank that draws it,
  * as far as the matrix products give a row the same bits in every batch.
@@ -48,7 +51,7 @@ typedef struct gidd_sample_span {
 } gidd_sample_span;
 
 /* Steps of a generation that are computed: all of them, but for GIDD's last one, which leads from a time
- * to itself and is the identity. Local. */
+ * to itself and is the identity; T - 1 of an autoregressive model. Local. */
 int64_t gidd_sampler_computed_steps(const gidd_sampler *sampler);
 
 /* The sequences of a span into ids [count][T]. `entropy` [count][computed steps], or NULL: in the order of

@@ -144,6 +144,7 @@ gidd_status gidd_sampler_correct(gidd_sampler *sampler, const gidd_correct_args 
                                  const gidd_sample_span *span, int32_t *ids,
                                  gidd_correct_result *results)
 {
+    GIDD_TRY(gidd_sampler_need_diffusion(sampler, "self-correction"));
     GIDD_TRY(gidd_sampler_check_span(span));
     if (args->max_steps < 0 || args->max_steps >= (int64_t)1 << GIDD_SAMPLER_STEP_BITS ||
         args->tokens_per_step < 1 || !(args->temperature > 0.0) ||

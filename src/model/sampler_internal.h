@@ -6,6 +6,7 @@
 #define GIDD_MODEL_SAMPLER_INTERNAL_H
 
 #include "base/rng.h"
+#include "model/ancestral.h"
 #include "model/sampler.h"
 
 enum { GIDD_SAMPLER_STEP_BITS = 20 };
@@ -22,6 +23,7 @@ typedef struct sampler_arrays {
 
 struct gidd_sampler {
     gidd_sampler_args      args; /* width and temperature resolved */
+    gidd_ancestral        *ancestral; /* of an autoregressive model; the rest is then unused */
     gidd_batch             batch;
     sampler_arrays         host, device;
     void                  *host_memory, *device_memory, *batch_memory;
@@ -40,6 +42,9 @@ void gidd_sampler_open_batch(gidd_sampler *sampler, int64_t B, double t);
 
 /* The batch and its uniforms (or NULL) to the device, and through the trunk. Local. */
 gidd_status gidd_sampler_run_trunk(gidd_sampler *sampler, const double *uniforms);
+
+/* GIDD_ERR_USAGE, naming `what`, where the model is autoregressive. Local. */
+gidd_status gidd_sampler_need_diffusion(const gidd_sampler *sampler, const char *what);
 
 /* GIDD_ERR_ARG: numbers beyond what a uniform's index holds. Local. */
 gidd_status gidd_sampler_check_span(const gidd_sample_span *span);

@@ -110,11 +110,16 @@ Test(gradients, mdlm_slopes)
     check_slopes(GIDD_LOSS_MDLM);
 }
 
+Test(gradients, next_token_slopes)
+{
+    check_slopes(GIDD_LOSS_NEXT);
+}
+
 /* ---- Pieces of a batch ----------------------------------------------------------------------- */
 
-Test(gradients, two_micro_batches_are_one_batch)
+static void check_micro_batches(gidd_loss_kind loss)
 {
-    tiny *t = tiny_open(&(tiny_args){.loss = GIDD_LOSS_GIDD});
+    tiny *t = tiny_open(&(tiny_args){.loss = loss});
     tiny_fill_batch(t, 0, TINY_B, TINY_T);
     tiny_train(t, 0, 0);
     float *whole = copy_of_gradients(t);
@@ -128,9 +133,16 @@ Test(gradients, two_micro_batches_are_one_batch)
     tiny_close(t);
 }
 
-Test(gradients, chunks_of_logits_are_one_head)
+Test(gradients, two_micro_batches_are_one_batch)
 {
-    tiny *whole = tiny_open(&(tiny_args){0}), *chunks = tiny_open(&(tiny_args){.head_rows = 23});
+    check_micro_batches(GIDD_LOSS_GIDD);
+    check_micro_batches(GIDD_LOSS_NEXT);
+}
+
+static void check_chunks(gidd_loss_kind loss)
+{
+    tiny *whole = tiny_open(&(tiny_args){.loss = loss});
+    tiny *chunks = tiny_open(&(tiny_args){.loss = loss, .head_rows = 23});
     tiny_fill_batch(whole, 0, TINY_B, TINY_T);
     tiny_fill_batch(chunks, 0, TINY_B, TINY_T);
     tiny_train(whole, 0, 0);
@@ -139,6 +151,12 @@ Test(gradients, chunks_of_logits_are_one_head)
     expect_gradients(chunks, whole->model->grads, same_up_to_order);
     tiny_close(whole);
     tiny_close(chunks);
+}
+
+Test(gradients, chunks_of_logits_are_one_head)
+{
+    check_chunks(GIDD_LOSS_GIDD);
+    check_chunks(GIDD_LOSS_NEXT);
 }
 
 /* MDLM's weight of a clean position is exactly 0: leaving it out changes nothing. */
@@ -218,9 +236,9 @@ static void on_ready(void *context, int32_t group)
     }
 }
 
-Test(gradients, groups_are_complete_when_announced)
+static void check_groups(gidd_loss_kind loss)
 {
-    tiny *t = tiny_open(&(tiny_args){0});
+    tiny *t = tiny_open(&(tiny_args){.loss = loss});
     completion c = {.t = t, .seen = calloc((size_t)t->params.memory_count, sizeof(float))};
     const gidd_head_args head = {.mode = GIDD_LOSS_TRAIN, .scale = 1.0f / TINY_ROWS};
     tiny_fill_batch(t, 0, TINY_B, TINY_T);
@@ -234,6 +252,12 @@ Test(gradients, groups_are_complete_when_announced)
     expect_gradients(t, c.seen, 0.0);
     free(c.seen);
     tiny_close(t);
+}
+
+Test(gradients, groups_are_complete_when_announced)
+{
+    check_groups(GIDD_LOSS_GIDD);
+    check_groups(GIDD_LOSS_NEXT);
 }
 
 /* Before the first update only the output matrix has a gradient (SPEC section 3). */

@@ -60,8 +60,13 @@ tiny *tiny_open(const tiny_args *args)
 {
     tiny *t = calloc(1, sizeof *t);
     const gidd_device_args device = {.name = args->device != NULL ? args->device : "cpu", .dtype = args->dtype, .threads = 1};
+    const gidd_process processes[] = {[GIDD_LOSS_GIDD] = GIDD_PROCESS_GIDD,
+                                      [GIDD_LOSS_MDLM] = GIDD_PROCESS_MDLM,
+                                      [GIDD_LOSS_NEXT] = GIDD_PROCESS_NONE};
+    gidd_model_shape shape = tiny_shape;
+    shape.type = args->loss == GIDD_LOSS_NEXT ? GIDD_MODEL_AUTOREGRESSIVE : GIDD_MODEL_DIFFUSION;
     const gidd_schedule_args schedule = {
-        .process = args->loss == GIDD_LOSS_MDLM ? GIDD_PROCESS_MDLM : GIDD_PROCESS_GIDD,
+        .process = processes[args->loss],
         .p_uniform = 0.1,
         .t_eps = 1e-4,
         .max_weight = 2.0,
@@ -69,7 +74,6 @@ tiny *tiny_open(const tiny_args *args)
         .mask_id = TINY_MASK,
     };
     cr_assert_eq(gidd_device_open(&device, &t->device), GIDD_OK);
-    gidd_model_shape shape = tiny_shape;
     shape.L = args->L > 0 ? args->L : TINY_L;
     cr_assert_eq(gidd_params_init(&t->params, &shape, 30000, 3), GIDD_OK);
     cr_assert_eq(gidd_schedule_init(&t->schedule, &schedule), GIDD_OK);
@@ -104,6 +108,9 @@ void tiny_fill_batch(tiny *t, int64_t first, int64_t B, int64_t T)
             const int64_t p = b * T + i;
             batch->x[p] = (int32_t)(random_unit(TEXT, sample * TINY_T + i) * (TINY_V - 1));
             batch->attention_mask[p] = sample != TINY_B - 1 || i < TINY_T / 2;
+            if (t->schedule.args.process == GIDD_PROCESS_NONE && i == T - 1) {
+                batch->attention_mask[p] = 0; // as the loader does: nothing follows
+            }
         }
         gidd_corrupt_row(&corruption, SEED, GIDD_STREAM_NOISE, (uint64_t)sample, batch->x + b * T,
                          T, batch->z + b * T);

@@ -25,7 +25,7 @@ typedef struct tiny_args {
     gidd_dtype      dtype;
     gidd_recompute  recompute;
     gidd_model_mode mode;
-    gidd_loss_kind  loss;
+    gidd_loss_kind  loss;      /* GIDD_LOSS_NEXT: an autoregressive model */
     int64_t         L;         /* 0: TINY_L */
     int64_t         max_B;     /* 0: TINY_B */
     int64_t         head_rows; /* 0: all    */

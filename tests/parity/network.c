@@ -8,11 +8,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-gidd_status network_open(parity *p, network *net, gidd_model_mode mode, int64_t B,
-                         int64_t head_rows)
+gidd_status network_open(parity *p, network *net, gidd_model_mode mode, int64_t B, int64_t head_rows)
+{
+    return network_open_with(p, net, mode, GIDD_LOSS_GIDD, B, head_rows);
+}
+
+gidd_status network_open_with(parity *p, network *net, gidd_model_mode mode, gidd_loss_kind loss, int64_t B,
+                              int64_t head_rows)
 {
     const parity_config *c = &p->config;
-    const gidd_model_shape shape = {.D = c->D,
+    const gidd_model_shape shape = {.type = loss == GIDD_LOSS_NEXT ? GIDD_MODEL_AUTOREGRESSIVE : GIDD_MODEL_DIFFUSION,
+                                    .D = c->D,
                                     .L = c->L,
                                     .H = c->H,
                                     .C = c->C,
@@ -31,6 +37,7 @@ gidd_status network_open(parity *p, network *net, gidd_model_mode mode, int64_t 
     return gidd_model_create(&(gidd_model_args){.device = device,
                                                 .params = &net->params,
                                                 .mode = mode,
+                                                .loss = loss,
                                                 .max_B = B,
                                                 .max_T = c->T,
                                                 .head_rows = head_rows},
@@ -62,6 +69,11 @@ static gidd_status read_model(parity *p, network *net, float *values)
 
 gidd_status network_read_params(parity *p, network *net)
 {
+    return network_read_params_of(p, net, "/params");
+}
+
+gidd_status network_read_params_of(parity *p, network *net, const char *group)
+{
     float *values = parity_alloc(p, (size_t)net->params.memory_count * sizeof(*values));
     if (p->model != NULL) {
         GIDD_TRY(read_model(p, net, values));
@@ -71,7 +83,7 @@ gidd_status network_read_params(parity *p, network *net)
         const gidd_tensor *tensor = &net->params.tensors[i];
         float *data = NULL;
         GIDD_TRY(
-            parity_need_f32(p, parity_path(p, "/params/%s", tensor->name), tensor->count, &data));
+            parity_need_f32(p, parity_path(p, "%s/%s", group, tensor->name), tensor->count, &data));
         memcpy(values + tensor->at, data, (size_t)tensor->count * sizeof(*values));
     }
     return gidd_model_set_params(net->model, values);

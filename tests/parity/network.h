@@ -16,14 +16,18 @@ typedef struct network {
     int32_t    *scratch;
 } network;
 
-/* A model of the file's shape whose parameters are `values` [params->memory_count] once the caller has set
+/* A model of the file's shape, of the type that `loss` belongs to, whose parameters are `values` [params->memory_count] once the caller has set
  * them; B sequences of T tokens. Close it whatever happened. */
+gidd_status network_open_with(parity *p, network *net, gidd_model_mode mode, gidd_loss_kind loss, int64_t B,
+                              int64_t head_rows);
+/* The diffusion model. */
 gidd_status network_open(parity *p, network *net, gidd_model_mode mode, int64_t B,
                          int64_t head_rows);
 void        network_close(network *net);
 
-/* The parameters under /params. */
+/* The parameters under /params, or under another group. */
 gidd_status network_read_params(parity *p, network *net);
+gidd_status network_read_params_of(parity *p, network *net, const char *group);
 
 /* x and mask may be NULL where only the trunk runs. */
 typedef struct network_inputs {

@@ -137,6 +137,7 @@ double parity_tolerance(const parity *p, double fp32, double bf16);
 #define PARITY_MODEL_SECTIONS(X)                                                                   \
     X(forward, "/params")                                                                          \
     X(grads, "/params")                                                                            \
+    X(decoder, "/decoder")                                                                         \
     X(train, "/train")                                                                             \
     X(generate, "/sampler/gidd_generate_pu0.1")                                                    \
     X(small1, "/recipe")
