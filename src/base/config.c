@@ -361,6 +361,9 @@ static gidd_status check_model(const gidd_config *c)
 
 const char *gidd_config_clean_rows_weigh(const gidd_config *config)
 {
+    if (config->model.type == GIDD_CONFIG_AUTOREGRESSIVE) {
+        return "model.type"; // every row is clean, and trained
+    }
     if (config->diffusion.process != GIDD_CONFIG_GIDD) {
         return NULL;
     }
@@ -388,10 +391,34 @@ static gidd_status check_skipping(const gidd_config *c)
                      gidd_config_place(c, "loss.skip_clean_rows"), c->loss.min_weight);
 }
 
+// What belongs to noise, or to published diffusion models, means nothing here: silence would let the user believe
+// it did.
+static gidd_status check_autoregressive(const gidd_config *c)
+{
+    const struct {
+        const char *key;
+        int         is_set;
+    } foreign[] = {
+        {"model.p_uniform", c->model.p_uniform > 0},
+        {"diffusion.process", c->diffusion.process != GIDD_CONFIG_GIDD},
+        {"loss.skip_clean_rows", c->loss.skip_clean_rows == GIDD_CONFIG_SKIP_ON},
+        {"training.recompute", c->training.recompute != GIDD_CONFIG_RECOMPUTE_NONE},
+        {"model.pad", c->model.pad != GIDD_CONFIG_PAD_OWN},
+    };
+    for (size_t i = 0; c->model.type == GIDD_CONFIG_AUTOREGRESSIVE && i < sizeof foreign / sizeof *foreign; i++) {
+        if (foreign[i].is_set) {
+            return gidd_fail(GIDD_ERR_CONFIG, "%s: %s: model.type autoregressive has no such choice; leave this key out",
+                             gidd_config_place(c, foreign[i].key), foreign[i].key);
+        }
+    }
+    return GIDD_OK;
+}
+
 gidd_status gidd_config_check(const gidd_config *config)
 {
     const gidd_config *c = config;
     GIDD_TRY(check_model(c));
+    GIDD_TRY(check_autoregressive(c));
     if (c->loss.min_weight > c->loss.max_weight) {
         return gidd_fail(GIDD_ERR_CONFIG, "%s: loss.min_weight: %g is above loss.max_weight %g",
                          gidd_config_place(c, "loss.min_weight"), c->loss.min_weight, c->loss.max_weight);

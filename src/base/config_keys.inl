@@ -33,10 +33,11 @@
     X(data, max_add_padding, INT, "0", 0, 65536, NULL, SEMANTIC, "largest padding that a window of a long document may end with (data.window: document)")
 
 #define GIDD_CONFIG_KEYS_model(X)                                                                                   \
+    X(model, type, ENUM, "diffusion", 0, 0, "diffusion|autoregressive", IDENTITY, "diffusion: DiT; autoregressive: the Llama-style baseline, without noise") \
     X(model, hidden_size, INT, "768", 8, 65536, NULL, IDENTITY, "D: width of the residual stream, a multiple of 8") \
     X(model, blocks, INT, "12", 1, 1024, NULL, IDENTITY, "L: transformer blocks")                                   \
     X(model, heads, INT, "12", 1, 1024, NULL, IDENTITY, "H: attention heads; hidden_size / heads is even, at most 128") \
-    X(model, cond_size, INT, "128", 1, 4096, NULL, IDENTITY, "C: width of the time conditioning")                   \
+    X(model, cond_size, INT, "128", 1, 4096, NULL, IDENTITY, "C: width of the time conditioning (diffusion)")                   \
     X(model, context, INT, "512", 2, 65536, NULL, IDENTITY, "T: tokens of a sequence")                              \
     X(model, pad, ENUM, "own", 0, 0, "own|eos", IDENTITY, "id of PAD: one of its own before MASK, or EOS's, as in models published with 50258 ids") \
     X(model, p_uniform, REAL, "0.0", 0, 0.99, NULL, SEMANTIC, "p_u: share of uniform noise at t = 1/2; 0: masks only")

@@ -80,12 +80,34 @@ static void add_report(window *sums, const gidd_report *report)
     sums->clean_elbo += report->train.clean_elbo;
 }
 
-static gidd_status end_window(gidd_journal *journal, int64_t completed, double lr)
+static int is_autoregressive(const gidd_journal *journal)
 {
-    window *sums = &journal->sums;
-    int     skips = sums->noised_only > 0; // one such step, and the window has no ELBO, only the noised rows' part
-    double  elbo = ratio(skips ? sums->elbo - sums->clean_elbo : sums->elbo, sums->tokens);
-    field   fields[] = {
+    return journal->args.config->model.type == GIDD_CONFIG_AUTOREGRESSIVE;
+}
+
+// An autoregressive model's likelihood is exact: a mean over predicted tokens, and no bound.
+static gidd_status write_window_next(gidd_journal *journal, int64_t completed, double lr)
+{
+    const window *sums = &journal->sums;
+    double        nll = ratio(sums->elbo, sums->tokens);
+    const field   fields[] = {
+        {"loss", ratio(sums->loss, sums->positions)}, // a mean of steps; nll one of tokens
+        {"nll", nll},
+        {"lr", lr},
+        {"grad_norm", ratio(sums->grad_norm, sums->steps)},
+        {"skipped", sums->skipped},
+        {"tokens", sums->total_tokens},
+        {"ppl", exp(nll)},
+    };
+    return write_metrics(journal, completed, "train", fields, (int)(sizeof fields / sizeof *fields));
+}
+
+static gidd_status write_window(gidd_journal *journal, int64_t completed, double lr)
+{
+    const window *sums = &journal->sums;
+    int           skips = sums->noised_only > 0; // one such step, and the window has no ELBO, only the noised rows' part
+    double        elbo = ratio(skips ? sums->elbo - sums->clean_elbo : sums->elbo, sums->tokens);
+    const field   fields[] = {
         {"loss", ratio(sums->loss, sums->positions)},
         {skips ? "elbo_noised" : "elbo", elbo},
         {"kl_loss", ratio(sums->w_kl, sums->w)},
@@ -96,9 +118,13 @@ static gidd_status end_window(gidd_journal *journal, int64_t completed, double l
         {"tokens", sums->total_tokens},
         {"ppl", exp(elbo)}, // last: left out where rows were skipped
     };
-    int    count = (int)(sizeof fields / sizeof *fields) - (skips ? 1 : 0);
-    window before = *sums;
-    GIDD_TRY(write_metrics(journal, completed, "train", fields, count));
+    return write_metrics(journal, completed, "train", fields, (int)(sizeof fields / sizeof *fields) - (skips ? 1 : 0));
+}
+
+static gidd_status end_window(gidd_journal *journal, int64_t completed, double lr)
+{
+    window *sums = &journal->sums, before = *sums;
+    GIDD_TRY(is_autoregressive(journal) ? write_window_next(journal, completed, lr) : write_window(journal, completed, lr));
     *sums = (window){.total_tokens = before.total_tokens,
                      .total_skipped = before.total_skipped,
                      .skipped_in_row = before.skipped_in_row};
@@ -108,8 +134,10 @@ static gidd_status end_window(gidd_journal *journal, int64_t completed, double l
 static gidd_status write_eval(gidd_journal *journal, const gidd_report *reports, int count, int64_t completed)
 {
     gidd_loss_sums total = gidd_reports_eval(reports, count);
-    double elbo = ratio(total.elbo, total.tokens);
-    field  fields[] = {
+    double         elbo = ratio(total.elbo, total.tokens);
+    const field    next[] = {
+        {"valid_loss", elbo}, {"valid_nll", elbo}, {"valid_ppl", exp(elbo)}, {"valid_tokens", total.tokens}};
+    const field fields[] = {
         {"valid_loss", ratio(total.loss, total.positions)},
         {"valid_elbo", elbo},
         {"valid_ppl", exp(elbo)},
@@ -119,6 +147,9 @@ static gidd_status write_eval(gidd_journal *journal, const gidd_report *reports,
         {"min_log_px", total.min_log_px},
     };
     gidd_progress_eval(&journal->progress, completed, elbo);
+    if (is_autoregressive(journal)) {
+        return write_metrics(journal, completed, "valid", next, (int)(sizeof next / sizeof *next));
+    }
     return write_metrics(journal, completed, "valid", fields, (int)(sizeof fields / sizeof *fields));
 }
 

@@ -78,6 +78,11 @@ static void format_duration(double seconds, char *text, size_t size)
     }
 }
 
+static int is_autoregressive(const gidd_progress *p)
+{
+    return p->args.config->model.type == GIDD_CONFIG_AUTOREGRESSIVE;
+}
+
 static void draw(gidd_progress *p, int64_t completed, double lr)
 {
     char    line[512], left[32], elbo[64], valid[48] = "", limit[48] = "";
@@ -86,7 +91,7 @@ static void draw(gidd_progress *p, int64_t completed, double lr)
     if (p->noised_only) { // not a bound on anything
         (void)snprintf(elbo, sizeof elbo, "elbo_noised %.3f", p->elbo);
     } else {
-        (void)snprintf(elbo, sizeof elbo, "elbo %.3f ppl %.4g", p->elbo, exp(p->elbo));
+        (void)snprintf(elbo, sizeof elbo, "%s %.3f ppl %.4g", is_autoregressive(p) ? "nll" : "elbo", p->elbo, exp(p->elbo));
     }
     if (p->valid_elbo > 0) {
         (void)snprintf(valid, sizeof valid, " valid %.3f", p->valid_elbo);
@@ -140,8 +145,9 @@ void gidd_progress_eval(gidd_progress *p, int64_t completed, double elbo)
 {
     p->valid_elbo = elbo;
     gidd_progress_end(p);
-    gidd_log(GIDD_LOG_INFO, "eval", "step %" PRId64 " validation elbo %.4f nats a token, perplexity at most %.5g",
-             completed, elbo, exp(elbo));
+    int exact = is_autoregressive(p);
+    gidd_log(GIDD_LOG_INFO, "eval", "step %" PRId64 " validation %s %.4f nats a token, perplexity%s %.5g", completed,
+             exact ? "nll" : "elbo", elbo, exact ? "" : " at most", exp(elbo));
 }
 
 void gidd_progress_end(gidd_progress *p)

@@ -27,7 +27,8 @@ enum { GIDD_EMBED_CHUNK_ROWS = 64 };
 
 /* Coefficients of one sequence at its time t. Computed in float64, rounded to float32 once.
  * Kept: z = x. Masked: z = mask. Other: z is a wrong token. (SPEC sections 4, 5; for MDLM section 6:
- * w_mask = omega_mask = 1/tc, the other weights 0.)                                              */
+ * w_mask = omega_mask = 1/tc, the other weights 0. Without noise: omega_keep = 1, and w_keep = positions
+ * of the step over those that predict a token, so that the mean over all is the mean over these.)  */
 typedef struct gidd_seq_coef {
     float t;          /* conditioning time                                        */
     float alpha;      /* weight of the clean token's one-hot in q and r           */
@@ -64,8 +65,6 @@ typedef struct gidd_batch {
     int32_t          *counts;         /* [4] row_count, chunk_count, 0, 0: as the device reads them */
     int64_t           row_count;
     int64_t           chunk_count;
-    int64_t           predictions;    /* without noise: sum of attention_mask over the rows of the
-                                         whole step, on all ranks; else 0                     */
     int64_t           first_sample;   /* global sample number of row 0 (n = step*G + i)      */
     void             *memory;         /* the one allocation behind all arrays                */
     size_t            bytes;

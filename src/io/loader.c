@@ -191,6 +191,11 @@ typedef struct epoch_order {
     gidd_permutation shuffle;
 } epoch_order;
 
+static int predicts_next(const gidd_loader *loader)
+{
+    return loader->schedule.args.process == GIDD_PROCESS_NONE;
+}
+
 // Row `b` of a batch: ids, coefficients at time t, noise.
 static gidd_status build_row(const gidd_loader *loader, const gidd_split *of, int64_t example,
                              gidd_row_key key, float t, gidd_batch *batch, int64_t b)
@@ -202,6 +207,9 @@ static gidd_status build_row(const gidd_loader *loader, const gidd_split *of, in
     gidd_schedule_coef(&loader->schedule, t, &batch->coef[b]);
     gidd_corruption_init(&corruption, &loader->schedule, (double)t);
     gidd_corrupt_row(&corruption, key.seed, key.noise, key.index, out.x, T, batch->z + b * T);
+    if (predicts_next(loader)) {
+        out.attention_mask[T - 1] = 0; // nothing follows it
+    }
     return GIDD_OK;
 }
 
@@ -230,6 +238,31 @@ static int64_t shuffled(const gidd_loader *loader, gidd_mix_place place, epoch_o
     return gidd_permutation_at(&order->shuffle, place.index % examples);
 }
 
+static gidd_row_key train_key(const gidd_loader *loader, int64_t sample)
+{
+    return (gidd_row_key){loader->args.seed, GIDD_STREAM_CROP, GIDD_STREAM_NOISE, (uint64_t)sample};
+}
+
+// The loss without noise is a mean over the positions of a whole step that predict a token, and not over all: the
+// weight that makes one of the other. Every rank finds the same, from the lengths of the step's documents.
+static gidd_status weigh_predictions(const gidd_loader *loader, int64_t step, gidd_batch *batch)
+{
+    int64_t G = loader->args.global_batch, T = loader->args.T, predictions = 0, ids = 0;
+    epoch_order order = {.source = -1};
+    gidd_mix_block block = {.number = -1};
+    for (int64_t sample = step * G; sample < (step + 1) * G; sample++) {
+        gidd_mix_place place = gidd_mix_order_at(&loader->train_order, sample, &block);
+        int64_t example = shuffled(loader, place, &order);
+        GIDD_TRY(gidd_row_count(&loader->shape, &loader->parts[place.source].train, example, train_key(loader, sample),
+                                &ids));
+        predictions += ids < T ? ids : T - 1;
+    }
+    for (int64_t b = 0; predictions > 0 && b < batch->B; b++) {
+        batch->coef[b].w_keep = (float)((double)(G * T) / (double)predictions);
+    }
+    return GIDD_OK;
+}
+
 gidd_status gidd_loader_build(const gidd_loader *loader, int64_t step, int64_t first,
                               gidd_batch *batch)
 {
@@ -246,8 +279,10 @@ gidd_status gidd_loader_build(const gidd_loader *loader, int64_t step, int64_t f
         int64_t example = shuffled(loader, place, &order);
         float t =
             gidd_time_on_grid(gidd_time_rank(first + b, G), G, r, loader->schedule.args.t_eps);
-        gidd_row_key key = {args->seed, GIDD_STREAM_CROP, GIDD_STREAM_NOISE, (uint64_t)sample};
-        GIDD_TRY(build_row(loader, &loader->parts[place.source].train, example, key, t, batch, b));
+        GIDD_TRY(build_row(loader, &loader->parts[place.source].train, example, train_key(loader, sample), t, batch, b));
+    }
+    if (predicts_next(loader)) {
+        GIDD_TRY(weigh_predictions(loader, step, batch));
     }
     gidd_batch_index(batch, loader->shape.vocab.V, batch->rows);
     return GIDD_OK;

@@ -104,7 +104,9 @@ int64_t gidd_loader_train_examples(const gidd_loader *loader);
 int64_t gidd_loader_valid_examples(const gidd_loader *loader);
 
 /* Fills all rows of `batch` (laid out by the caller for B rows and the loader's T) with rows first
- * .. first+B-1 of a step, 0 <= first, first + B <= G: ids, masks, coefficients, index. Local. */
+ * .. first+B-1 of a step, 0 <= first, first + B <= G: ids, masks, coefficients, index. Under a schedule
+ * without noise (autoregressive models) w_keep makes the mean over all positions the mean over the step's
+ * predictions. Local. */
 gidd_status gidd_loader_build(const gidd_loader *loader, int64_t step, int64_t first,
                               gidd_batch *batch);
 

@@ -117,18 +117,20 @@ static gidd_status choose_start(const gidd_row_shape *shape, int64_t total, gidd
     return GIDD_OK;
 }
 
-static gidd_status fill_window(const gidd_row_shape *shape, const gidd_source *source, int64_t document, gidd_row_key key,
-                               gidd_row *out)
-{
-    int64_t T = shape->T;
+// Where a row's ids lie in a document.
+typedef struct placement {
     dressed doc;
-    GIDD_TRY(dress(shape, source, document, &doc));
-    GIDD_TRY(choose_start(shape, doc.total, key, out));
-    int64_t from = out->start < 0 ? 0 : out->start;
-    int64_t left = from < doc.total ? doc.total - from : 0; // much padding may pass the end
-    int64_t filled = left < T ? left : T;
-    GIDD_TRY(copy_dressed(shape, &doc, from, filled, out->x));
-    gidd_row_pad(shape, filled, out->x, out->attention_mask);
+    int64_t from, filled; // ids of the dressed document
+} placement;
+
+static gidd_status place_window(const gidd_row_shape *shape, const gidd_split *of, int64_t example, gidd_row_key key,
+                                gidd_row *out, placement *at)
+{
+    GIDD_TRY(dress(shape, of->source, of->first_document + example, &at->doc));
+    GIDD_TRY(choose_start(shape, at->doc.total, key, out));
+    at->from = out->start < 0 ? 0 : out->start;
+    int64_t left = at->from < at->doc.total ? at->doc.total - at->from : 0; // much padding may pass the end
+    at->filled = left < shape->T ? left : shape->T;
     return GIDD_OK;
 }
 
@@ -147,18 +149,15 @@ static int64_t find_unit(const gidd_split *of, int64_t row)
     return low;
 }
 
-static gidd_status fill_padded(const gidd_row_shape *shape, const gidd_split *of, int64_t row,
-                               const gidd_row *out)
+static gidd_status place_padded(const gidd_row_shape *shape, const gidd_split *of, int64_t row, placement *at)
 {
     int64_t T = shape->T;
     int64_t unit = find_unit(of, row);
-    dressed doc = {.source = of->source, .document = of->first_document + unit, .bos = 1};
-    GIDD_TRY(read_length(of->source, doc.document, &doc.length));
-    doc.total = doc.length + 2; // BOS and EOS even where they are already there
-    int64_t start = (row - of->rows_before[unit]) * T;
-    int64_t filled = doc.total - start < T ? doc.total - start : T;
-    GIDD_TRY(copy_dressed(shape, &doc, start, filled, out->x));
-    gidd_row_pad(shape, filled, out->x, out->attention_mask);
+    at->doc = (dressed){.source = of->source, .document = of->first_document + unit, .bos = 1};
+    GIDD_TRY(read_length(of->source, at->doc.document, &at->doc.length));
+    at->doc.total = at->doc.length + 2; // BOS and EOS even where they are already there
+    at->from = (row - of->rows_before[unit]) * T;
+    at->filled = at->doc.total - at->from < T ? at->doc.total - at->from : T;
     return GIDD_OK;
 }
 
@@ -186,18 +185,36 @@ static gidd_status fill_packed(const gidd_row_shape *shape, const gidd_split *of
     return GIDD_OK;
 }
 
+static gidd_status place(const gidd_row_shape *shape, const gidd_split *of, int64_t example, gidd_row_key key,
+                         gidd_row *out, placement *at)
+{
+    return shape->window == GIDD_WINDOW_PADDED ? place_padded(shape, of, example, at)
+                                               : place_window(shape, of, example, key, out, at);
+}
+
 gidd_status gidd_row_fill(const gidd_row_shape *shape, const gidd_split *of, int64_t example,
                                 gidd_row_key key, gidd_row *out)
 {
-    switch (shape->window) {
-    case GIDD_WINDOW_PADDED:
-        return fill_padded(shape, of, example, out);
-    case GIDD_WINDOW_PACKED:
+    placement at;
+    if (shape->window == GIDD_WINDOW_PACKED) {
         return fill_packed(shape, of, example, out);
-    case GIDD_WINDOW_DOCUMENT:
-        break;
     }
-    return fill_window(shape, of->source, of->first_document + example, key, out);
+    GIDD_TRY(place(shape, of, example, key, out, &at));
+    GIDD_TRY(copy_dressed(shape, &at.doc, at.from, at.filled, out->x));
+    gidd_row_pad(shape, at.filled, out->x, out->attention_mask);
+    return GIDD_OK;
+}
+
+gidd_status gidd_row_count(const gidd_row_shape *shape, const gidd_split *of, int64_t example, gidd_row_key key,
+                           int64_t *ids_p)
+{
+    gidd_row out = {.start = -1};
+    placement at = {.filled = shape->T}; // PACKED: every row is full
+    if (shape->window != GIDD_WINDOW_PACKED) {
+        GIDD_TRY(place(shape, of, example, key, &out, &at));
+    }
+    *ids_p = at.filled;
+    return GIDD_OK;
 }
 
 /* ------------------------------------------------------------------ splits */

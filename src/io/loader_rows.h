@@ -53,6 +53,10 @@ gidd_status gidd_split_open(const gidd_row_shape *shape, const gidd_source *sour
 gidd_status gidd_row_fill(const gidd_row_shape *shape, const gidd_split *of, int64_t example, gidd_row_key key,
                           gidd_row *out);
 
+/* Ids of that row before padding, without reading them. Errors: the source's, CORRUPT (an empty document). Local. */
+gidd_status gidd_row_count(const gidd_row_shape *shape, const gidd_split *of, int64_t example, gidd_row_key key,
+                           int64_t *ids_p);
+
 /* Masks of a row with `filled` ids, and PAD behind them. Local. */
 void gidd_row_pad(const gidd_row_shape *shape, int64_t filled, int32_t *x, int32_t *attention_mask);
 

@@ -103,9 +103,8 @@ gidd_status gidd_model_plan(const gidd_model_args *args, gidd_plan_line *lines, 
 
 /* FLOPs (multiply and add count 2) of the matrix products on the token path and of attention, forward and
  * backward. `sequence` is what the model asks for, 6 * (matrix parameters) * T + 12 L T^2 D for T tokens (half of
- * that attention where it is causal): the
- * figure to divide by time when systems are compared. What is executed is less by head_row for every row that
- * does not pass the output matrix, and more by `recompute`. */
+ * the attention where it is causal): the figure to divide by time when systems are compared. What is executed is
+ * less by head_row for every row that does not pass the output matrix, and more by `recompute`. */
 typedef struct gidd_model_flops {
     double sequence;
     double head_row;  /* of `sequence`: one row's share of the output matrix                          */

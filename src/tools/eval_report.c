@@ -106,8 +106,28 @@ static void print_table(FILE *stream, const gidd_estimate_sums *sums, double dra
     print_cells(stream, "all", all, draws * sums->n);
 }
 
+// Of an autoregressive model: the likelihood itself, no bound and no draws.
+static void print_exact(FILE *stream, const eval_report *report)
+{
+    const gidd_estimate_sums *s = report->one_draw;
+    const double              nll = gidd_estimate_elbo(s), entropy = report->unigram_entropy;
+    (void)fprintf(stream, "model             %s (step %" PRId64 ")\n", report->model, report->step);
+    (void)fprintf(stream, "scored            %.0f %s, %.0f tokens predicted\n", s->rows, report->texts, s->n);
+    (void)fprintf(stream, "nll               %.4f nats per token, standard error %.4f: perplexity %.2f\n", nll,
+                  gidd_estimate_error(s), exp(nll));
+    (void)fprintf(stream, "unigram entropy   %.4f nats per token of those that predict: %s\n", entropy,
+                  nll < entropy ? "the model is better" : "the model is not better");
+    if (s->nonfinite > 0) {
+        (void)fprintf(stream, "not finite        %.0f positions\n", s->nonfinite);
+    }
+}
+
 void eval_report_print(FILE *stream, const eval_report *report)
 {
+    if (report->stratified == NULL) {
+        print_exact(stream, report);
+        return;
+    }
     const gidd_estimate_sums *s = report->stratified;
     const gidd_estimate_cell  clean = class_total(s, GIDD_TOKEN_CLEAN);
     const double              elbo = gidd_estimate_elbo(s), entropy = report->unigram_entropy;
@@ -201,9 +221,19 @@ static json_t *report_object(const eval_report *report)
     return object;
 }
 
+static json_t *exact_object(const eval_report *report)
+{
+    const gidd_estimate_sums *s = report->one_draw;
+    const double              nll = gidd_estimate_elbo(s);
+    return json_pack("{s:o, s:o, s:o, s:o, s:s, s:I, s:I, s:I, s:o, s:I}", "nll", number(nll), "standard_error",
+                     number(gidd_estimate_error(s)), "ppl", number(exp(nll)), "loss", number(nll), "checkpoint", report->model,
+                     "step", (json_int_t)report->step, report->texts, (json_int_t)s->rows, "tokens", (json_int_t)s->n,
+                     "unigram_entropy", number(report->unigram_entropy), "nonfinite", (json_int_t)s->nonfinite);
+}
+
 gidd_status eval_report_print_json(FILE *stream, const eval_report *report)
 {
-    json_t *object = report_object(report);
+    json_t *object = report->stratified != NULL ? report_object(report) : exact_object(report);
     char   *text = object != NULL ? json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
     if (text != NULL) {
         (void)fprintf(stream, "%s\n", text);

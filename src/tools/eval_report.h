@@ -14,7 +14,8 @@ typedef struct eval_report {
     int64_t                   step;   /* it was trained for                    */
     const char               *texts;  /* "documents" or "samples": the rows    */
     int64_t                   draws;  /* of the stratified estimate            */
-    const gidd_estimate_sums *stratified, *one_draw;
+    const gidd_estimate_sums *stratified, *one_draw; /* of an autoregressive model: stratified NULL, and one_draw holds
+                                                        the likelihood, which is exact */
     double                    unigram_entropy; /* of the tokens that were scored */
 } eval_report;
 

@@ -99,6 +99,11 @@ static gidd_status open_documents(eval_work *work)
     return GIDD_OK;
 }
 
+static int is_autoregressive(const eval_work *work)
+{
+    return work->inference.config.model.type == GIDD_CONFIG_AUTOREGRESSIVE;
+}
+
 // PAD is no real token, nor is a mask that sampling has left: both are in the window and not in the score.
 static gidd_status build_samples(void *context, int64_t first, int64_t count, gidd_batch *batch)
 {
@@ -115,6 +120,9 @@ static gidd_status build_samples(void *context, int64_t first, int64_t count, gi
         }
         const float t = gidd_time_on_grid(gidd_time_rank(first + b, N), N, offset, work->inference.schedule.args.t_eps);
         gidd_estimate_noise(&work->inference.schedule, seed, GIDD_STREAM_EVAL_NOISE, (uint64_t)(first + b), t, batch, b);
+    }
+    for (int64_t b = 0; is_autoregressive(work) && b < count; b++) {
+        batch->attention_mask[(b + 1) * T - 1] = 0; // nothing follows it
     }
     gidd_batch_index(batch, vocab->V, batch->rows);
     return GIDD_OK;
@@ -151,7 +159,7 @@ static void show_progress(void *context, int64_t done, int64_t count)
 static gidd_status estimate(eval_work *work, gidd_comm_set *comms, int64_t draws, gidd_estimate_sums *sums)
 {
     const int is_root = gidd_comm_rank(comms->world) == 0;
-    work->doing = draws > 0 ? "stratified estimate" : "one draw each";
+    work->doing = is_autoregressive(work) ? "likelihood" : draws > 0 ? "stratified estimate" : "one draw each";
     return gidd_estimate(&(gidd_estimate_args){.comm = comms->world,
                                                .model = work->inference.model,
                                                .schedule = &work->inference.schedule,
@@ -159,7 +167,7 @@ static gidd_status estimate(eval_work *work, gidd_comm_set *comms, int64_t draws
                                                .T = work->inference.config.model.context,
                                                .draws = draws,
                                                .seed = (uint64_t)work->inference.config.eval.seed,
-                                               .histogram = draws > 0 ? work->histogram : NULL,
+                                               .histogram = draws > 0 || is_autoregressive(work) ? work->histogram : NULL,
                                                .progress = is_root ? show_progress : NULL,
                                                .context = work},
                          sums);
@@ -170,7 +178,10 @@ static gidd_status evaluate(eval_work *work, gidd_comm_set *comms)
     gidd_estimate_sums stratified, one_draw;
     GIDD_TRY(gidd_comm_agree(comms->world, open_work(work, comms)));
     const int64_t V = work->inference.vocab.V;
-    GIDD_TRY(estimate(work, comms, work->options->draws, &stratified));
+    const int     is_exact = is_autoregressive(work); // there is no noise to draw
+    if (!is_exact) {
+        GIDD_TRY(estimate(work, comms, work->options->draws, &stratified));
+    }
     GIDD_TRY(estimate(work, comms, 0, &one_draw));
     GIDD_TRY(gidd_comm_allreduce_int64(comms->world, work->histogram, V, GIDD_COMM_SUM));
     if (gidd_comm_rank(comms->world) != 0) {
@@ -180,7 +191,7 @@ static gidd_status evaluate(eval_work *work, gidd_comm_set *comms)
                                 .step = work->inference.step,
                                 .texts = work->options->samples != NULL ? "samples" : "documents",
                                 .draws = work->options->draws,
-                                .stratified = &stratified,
+                                .stratified = is_exact ? NULL : &stratified,
                                 .one_draw = &one_draw,
                                 .unigram_entropy = eval_unigram_entropy(work->histogram, V)};
     if (work->options->json) {
@@ -213,7 +224,7 @@ int main(int argc, char **argv)
     static const struct argp       argp = {options, parse_option, NULL,
                                            "Evaluates a model on the validation split, or on samples, alone or under mpirun. The ELBO is an "
                                            "upper bound on the negative log likelihood in nats per real token, and its exponential a "
-                                           "bound on perplexity; neither depends on the number of ranks or the batch size.",
+                                           "bound on perplexity (of an autoregressive model both are exact); neither depends on the number of ranks or the batch size.",
                                            children, NULL, NULL};
     eval_options o = {.batch = 8, .draws = 8};
     gidd_cli_init();

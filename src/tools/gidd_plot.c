@@ -44,7 +44,8 @@ enum { OPTION_OUTPUT = 'o', OPTION_KEY = 'k' };
 
 static const struct argp_option options[] = {
     {"output", OPTION_OUTPUT, "FILE", 0, "the SVG to write (default: loss.svg beside metrics.jsonl)", 0},
-    {"key", OPTION_KEY, "loss|elbo", 0, "what to plot (default elbo: nats per real token)", 0},
+    {"key", OPTION_KEY, "loss|elbo|nll", 0,
+     "what to plot (default: nats per real token, elbo of a diffusion model, nll of an autoregressive one)", 0},
     {0},
 };
 
@@ -56,8 +57,8 @@ static error_t parse_option(int key, char *word, struct argp_state *state)
         o->output = word;
         return 0;
     case OPTION_KEY:
-        if (strcmp(word, "loss") != 0 && strcmp(word, "elbo") != 0) {
-            argp_error(state, "--key is loss or elbo, not '%s'", word);
+        if (strcmp(word, "loss") != 0 && strcmp(word, "elbo") != 0 && strcmp(word, "nll") != 0) {
+            argp_error(state, "--key is loss, elbo or nll, not '%s'", word);
         }
         o->key = word;
         return 0;
@@ -144,10 +145,22 @@ static gidd_status read_metrics(plot *p, const char *key)
     }
     free(line);
     (void)fclose(file);
-    if (status == GIDD_OK && p->train.count + p->valid.count == 0) {
-        status = gidd_fail(GIDD_ERR_MISSING, "%s holds no value of %s or valid_%s yet", p->source, key, key);
-    }
     return status;
+}
+
+// Without a wish the likelihood, which is called after the type of model.
+static gidd_status read_chosen(plot *p, const char *wish, const char **key_p)
+{
+    *key_p = wish != NULL ? wish : "elbo";
+    GIDD_TRY(read_metrics(p, *key_p));
+    if (wish == NULL && p->train.count + p->valid.count == 0) {
+        *key_p = "nll";
+        GIDD_TRY(read_metrics(p, *key_p));
+    }
+    if (p->train.count + p->valid.count == 0) {
+        return gidd_fail(GIDD_ERR_MISSING, "%s holds no value of %s or valid_%s yet", p->source, *key_p, *key_p);
+    }
+    return GIDD_OK;
 }
 
 // The folder of a run stands for its metrics.jsonl; its name is the title.
@@ -311,7 +324,9 @@ static void draw(FILE *stream, const plot *p, const char *key)
                   "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">step</text>\n"
                   "<text x=\"18\" y=\"%d\" text-anchor=\"middle\" transform=\"rotate(-90 18 %d)\">%s</text>\n",
                   (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 14, HEIGHT / 2, HEIGHT / 2,
-                  strcmp(key, "elbo") == 0 ? "ELBO, nats per token" : "weighted loss, nats");
+                  strcmp(key, "elbo") == 0  ? "ELBO, nats per token"
+                  : strcmp(key, "nll") == 0 ? "negative log likelihood, nats per token"
+                                            : "loss, as trained, nats");
     draw_series(stream, &p->train, &x, &y, "train", 0);
     draw_series(stream, &p->valid, &x, &y, "valid", 1);
     draw_legend(stream, p);
@@ -359,12 +374,13 @@ static gidd_status run_plot(plot *p, const plot_options *o)
     char  *text = NULL;
     size_t bytes = 0;
     GIDD_TRY(name_source(p, o->source));
-    GIDD_TRY(read_metrics(p, o->key));
+    const char *key = NULL;
+    GIDD_TRY(read_chosen(p, o->key, &key));
     FILE *stream = open_memstream(&text, &bytes);
     if (stream == NULL) {
         return gidd_fail(GIDD_ERR_NOMEM, "no memory for the picture");
     }
-    draw(stream, p, o->key);
+    draw(stream, p, key);
     if (fclose(stream) != 0) {
         free(text);
         return gidd_fail(GIDD_ERR_NOMEM, "no memory for the picture");
@@ -373,7 +389,7 @@ static gidd_status run_plot(plot *p, const plot_options *o)
     gidd_status status = write_file(output, text, bytes);
     free(text);
     if (status == GIDD_OK) {
-        printf("%s: %s, %zu training and %zu validation points\n", output, o->key, p->train.count, p->valid.count);
+        printf("%s: %s, %zu training and %zu validation points\n", output, key, p->train.count, p->valid.count);
     }
     return status;
 }
@@ -382,7 +398,7 @@ int main(int argc, char **argv)
 {
     static const struct argp argp = {options, parse_option, "RUN_FOLDER|METRICS_FILE",
                                      "Plots training and validation over the steps of a run as an SVG.", NULL, NULL, NULL};
-    plot_options o = {.key = "elbo"};
+    plot_options o = {0};
     plot        *p = calloc(1, sizeof *p);
     gidd_cli_init();
     if (argp_parse(&argp, argc, argv, 0, NULL, &o) != 0 || p == NULL) {

@@ -116,7 +116,7 @@ static gidd_status open_model(gidd_worker *worker)
                             .slice = &worker->slice,
                             .mode = GIDD_MODEL_TRAIN,
                             .recompute = gidd_resolve_recompute(config),
-                            .loss = config->diffusion.process == GIDD_CONFIG_MDLM ? GIDD_LOSS_MDLM : GIDD_LOSS_GIDD,
+                            .loss = gidd_resolve_loss(config),
                             .max_B = worker->micro_batch,
                             .max_T = config->model.context};
     gidd_status status = allocate_model(worker, &args);

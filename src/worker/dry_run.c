@@ -48,6 +48,7 @@ static gidd_status plan_memory(const gidd_config *config, dry_plan *plan)
                                                             .slice = &plan->slice,
                                                             .mode = GIDD_MODEL_TRAIN,
                                                             .recompute = gidd_resolve_recompute(config),
+                                                            .loss = gidd_resolve_loss(config),
                                                             .max_B = plan->micro,
                                                             .max_T = config->model.context},
                                          plan->lines, &plan->line_count);

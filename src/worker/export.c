@@ -241,6 +241,9 @@ gidd_status gidd_export_model(const gidd_export_args *args)
     e->args = args;
     gidd_status status =
         gidd_model_source_open(&e->source, &(gidd_model_source_args){.path = args->model, .cli = args->cli});
+    if (status == GIDD_OK && e->source.params.shape.type == GIDD_MODEL_AUTOREGRESSIVE) {
+        status = gidd_fail(GIDD_ERR_UNSUPPORTED, "%s is an autoregressive model: export writes diffusion models", args->model);
+    }
     if (status == GIDD_OK) {
         status = make_folder(e);
     }

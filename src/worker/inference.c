@@ -50,11 +50,10 @@ static gidd_status create_model(gidd_inference *inference, const gidd_inference_
     gidd_schedule_args schedule = gidd_resolve_schedule(&inference->config, &inference->vocab);
     GIDD_TRY(gidd_schedule_init(&inference->schedule, &schedule));
     GIDD_TRY(gidd_resolve_device(&inference->config, args->node_rank, args->node_size, &inference->device));
-    int is_mdlm = inference->config.diffusion.process == GIDD_CONFIG_MDLM;
     return gidd_model_create(&(gidd_model_args){.device = inference->device,
                                                 .params = &inference->params,
                                                 .mode = GIDD_MODEL_INFER,
-                                                .loss = is_mdlm ? GIDD_LOSS_MDLM : GIDD_LOSS_GIDD,
+                                                .loss = gidd_resolve_loss(&inference->config),
                                                 .max_B = args->max_B,
                                                 .max_T = inference->config.model.context},
                              &inference->model);

@@ -18,6 +18,7 @@ gidd_model_shape gidd_resolve_shape(const gidd_config *config, int32_t base_ids)
 {
     gidd_vocab vocab = gidd_resolve_vocab(config, base_ids);
     return (gidd_model_shape){
+        .type = config->model.type == GIDD_CONFIG_AUTOREGRESSIVE ? GIDD_MODEL_AUTOREGRESSIVE : GIDD_MODEL_DIFFUSION,
         .D = config->model.hidden_size,
         .L = config->model.blocks,
         .H = config->model.heads,
@@ -29,6 +30,21 @@ gidd_model_shape gidd_resolve_shape(const gidd_config *config, int32_t base_ids)
     };
 }
 
+gidd_loss_kind gidd_resolve_loss(const gidd_config *config)
+{
+    if (config->model.type == GIDD_CONFIG_AUTOREGRESSIVE) {
+        return GIDD_LOSS_NEXT;
+    }
+    return config->diffusion.process == GIDD_CONFIG_MDLM ? GIDD_LOSS_MDLM : GIDD_LOSS_GIDD;
+}
+
+static gidd_process process_of(const gidd_config *config)
+{
+    static const gidd_process processes[] = {
+        [GIDD_LOSS_GIDD] = GIDD_PROCESS_GIDD, [GIDD_LOSS_MDLM] = GIDD_PROCESS_MDLM, [GIDD_LOSS_NEXT] = GIDD_PROCESS_NONE};
+    return processes[gidd_resolve_loss(config)];
+}
+
 gidd_schedule_args gidd_resolve_schedule(const gidd_config *config, const gidd_vocab *vocab)
 {
     static const gidd_weighting weightings[] = {
@@ -37,7 +53,7 @@ gidd_schedule_args gidd_resolve_schedule(const gidd_config *config, const gidd_v
         [GIDD_CONFIG_WEIGHT_DYNAMIC] = GIDD_WEIGHTING_DYNAMIC,
     };
     return (gidd_schedule_args){
-        .process = config->diffusion.process == GIDD_CONFIG_MDLM ? GIDD_PROCESS_MDLM : GIDD_PROCESS_GIDD,
+        .process = process_of(config),
         .weighting = weightings[config->loss.weighting],
         .p_uniform = config->model.p_uniform,
         .t_eps = config->diffusion.t_eps,

@@ -20,6 +20,9 @@ gidd_vocab gidd_resolve_vocab(const gidd_config *config, int32_t base_ids);
 /* Shapes that a configuration and a tokenizer of `base_ids` ids give. Local. */
 gidd_model_shape gidd_resolve_shape(const gidd_config *config, int32_t base_ids);
 
+/* The loss of the configuration's type of model and noise process. Local. */
+gidd_loss_kind gidd_resolve_loss(const gidd_config *config);
+
 /* Noise process, loss weights and their bounds. Local. */
 gidd_schedule_args gidd_resolve_schedule(const gidd_config *config, const gidd_vocab *vocab);
 

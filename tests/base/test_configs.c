@@ -31,6 +31,9 @@ static const struct {
     {"gidd-plus-base.yaml", 424571264, 0.0, 0.02, 500000, GIDD_CONFIG_GIDD},
     {"gidd-1b.yaml", 1453022592, 0.0, 0.02, 500000, GIDD_CONFIG_GIDD},
     {"mdlm-small.yaml", 169697920, 0.0, 0.02, 1000000, GIDD_CONFIG_MDLM},
+    {"ar-tiny.yaml", 85074432, 0.0, 0.02, 1000000, GIDD_CONFIG_GIDD},
+    {"ar-small.yaml", 190532352, 0.0, 0.02, 1000000, GIDD_CONFIG_GIDD},
+    {"ar-base.yaml", 505725952, 0.0, 0.02, 1000000, GIDD_CONFIG_GIDD},
 };
 
 enum { FILE_COUNT = (int)(sizeof table / sizeof *table), PAPER_VOCABULARY = 50259 };
@@ -38,7 +41,10 @@ enum { FILE_COUNT = (int)(sizeof table / sizeof *table), PAPER_VOCABULARY = 5025
 static int64_t parameters_of(const gidd_config *c)
 {
     gidd_params      params;
-    gidd_model_shape shape = {.D = c->model.hidden_size,
+    const gidd_model_type types[] = {[GIDD_CONFIG_DIFFUSION] = GIDD_MODEL_DIFFUSION,
+                                     [GIDD_CONFIG_AUTOREGRESSIVE] = GIDD_MODEL_AUTOREGRESSIVE};
+    gidd_model_shape shape = {.type = types[c->model.type],
+                              .D = c->model.hidden_size,
                               .L = c->model.blocks,
                               .H = c->model.heads,
                               .C = c->model.cond_size,

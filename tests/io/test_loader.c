@@ -80,6 +80,49 @@ static int64_t document_of(const library *lib, const int32_t *x)
     return -1;
 }
 
+// Without noise z is x, and a row's mask says which positions predict; every slice of a step has the weight that
+// makes a mean over all positions of the step one over those.
+static void check_predictions(gidd_window_mode window, int64_t max_add_padding)
+{
+    library lib;
+    fill_library(&lib, 40);
+    gidd_schedule    schedule = some_schedule();
+    gidd_loader_args args = loader_args(&lib, 7);
+    args.schedule = &schedule;
+    schedule.args.process = GIDD_PROCESS_NONE;
+    args.window = window;
+    args.max_add_padding = max_add_padding;
+    gidd_loader *loader = open_loader(args);
+    gidd_batch   whole = make_batch(12), part = make_batch(5);
+    for (int64_t step = 0; step < 8; step++) { // over an epoch's end
+        int64_t sum = 0;
+        cr_assert(gidd_loader_build(loader, step, 0, &whole) == GIDD_OK);
+        cr_assert(gidd_loader_build(loader, step, 3, &part) == GIDD_OK);
+        for (int64_t p = 0; p < 12 * T; p++) {
+            int is_last = p % T == T - 1;
+            cr_assert_eq(whole.z[p], whole.x[p]);
+            cr_assert(!is_last || whole.attention_mask[p] == 0);
+            cr_assert(is_last || whole.attention_mask[p] == (whole.x[p] != PAD));
+            sum += whole.attention_mask[p];
+        }
+        cr_assert_eq(whole.coef[0].w_keep, (float)(12.0 * T / (double)sum));
+        cr_assert_eq(whole.coef[11].w_keep, whole.coef[0].w_keep);
+        cr_assert_eq(part.coef[4].w_keep, whole.coef[0].w_keep);
+        cr_assert(whole.coef[0].omega_keep == 1.0f && whole.coef[0].row_weight == 1.0f);
+    }
+    free(whole.memory);
+    free(part.memory);
+    gidd_loader_close(loader);
+}
+
+Test(loader, counts_what_a_step_predicts)
+{
+    check_predictions(GIDD_WINDOW_DOCUMENT, 0);
+    check_predictions(GIDD_WINDOW_DOCUMENT, 5);
+    check_predictions(GIDD_WINDOW_PADDED, 0);
+    check_predictions(GIDD_WINDOW_PACKED, 0);
+}
+
 Test(loader, an_epoch_shows_each_training_document_once)
 {
     library lib;
