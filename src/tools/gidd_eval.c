@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * gidd-eval: the ELBO of the validation split, or of a file of samples, under a model, over all ranks.
+ * gidd-eval: the ELBO of the validation split, or of a file of samples, under a model, over all ranks; or the
+ * perplexity of samples under a GPT-2 (--judge).
  */
 #include "diffusion/time.h"
 #include "io/data_set.h"
+#include "tools/eval_judge.h"
 #include "tools/eval_report.h"
 #include "tools/model_options.h"
 #include "tools/tool.h"
@@ -16,7 +18,7 @@
 
 typedef struct eval_options {
     gidd_model_options model;
-    const char        *samples;
+    const char        *samples, *judge, *tokenizer;
     int64_t            batch, documents, draws;
     int                json;
 } eval_options;
@@ -32,7 +34,7 @@ typedef struct eval_work {
     const char          *doing; /* for the progress line */
 } eval_work;
 
-enum { OPTION_BATCH = 256, OPTION_DOCUMENTS, OPTION_DRAWS, OPTION_SAMPLES, OPTION_JSON };
+enum { OPTION_BATCH = 256, OPTION_DOCUMENTS, OPTION_DRAWS, OPTION_SAMPLES, OPTION_JSON, OPTION_JUDGE, OPTION_TOKENIZER };
 
 static const struct argp_option options[] = {
     {"batch", OPTION_BATCH, "N", 0, "sequences at once (default 8)", 0},
@@ -40,6 +42,9 @@ static const struct argp_option options[] = {
     {"draws", OPTION_DRAWS, "N", 0, "noise draws of each, at stratified times (default 8)", 0},
     {"samples", OPTION_SAMPLES, "FILE", 0, "score the samples of FILE, as gidd-sample --json wrote them, not the validation split", 0},
     {"json", OPTION_JSON, NULL, 0, "print one JSON object", 0},
+    {"judge", OPTION_JUDGE, "FILE", 0,
+     "in place of a model: perplexity of the texts of --samples under this GPT-2, a safetensors file with config.json beside it", 0},
+    {"tokenizer", OPTION_TOKENIZER, "DIR", 0, "for --judge: folder of vocab.bpe and encoder.json (default: data.tokenizer)", 0},
     {0},
 };
 
@@ -64,6 +69,18 @@ static error_t parse_option(int key, char *word, struct argp_state *state)
         return 0;
     case OPTION_JSON:
         o->json = 1;
+        return 0;
+    case OPTION_JUDGE:
+        o->judge = word;
+        o->model.optional = 1;
+        return 0;
+    case OPTION_TOKENIZER:
+        o->tokenizer = word;
+        return 0;
+    case ARGP_KEY_END:
+        if (o->judge != NULL && (o->samples == NULL || o->model.path != NULL)) {
+            argp_error(state, "--judge needs --samples, and takes the place of --checkpoint and --model");
+        }
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -203,6 +220,11 @@ static gidd_status evaluate(eval_work *work, gidd_comm_set *comms)
 
 static gidd_status run_eval(void *context, gidd_comm_set *comms)
 {
+    const eval_options *o = context;
+    if (o->judge != NULL) {
+        return gidd_eval_judge(&(gidd_eval_judge_options){o->judge, o->samples, o->tokenizer, o->batch, o->json}, &o->model.cli,
+                               comms);
+    }
     eval_work *work = calloc(1, sizeof *work);
     if (work == NULL) {
         return gidd_fail(GIDD_ERR_NOMEM, "no memory");

@@ -24,7 +24,7 @@ static error_t parse_option(int key, char *word, struct argp_state *state)
         o->path = word;
         return 0;
     case ARGP_KEY_END:
-        if (o->path == NULL) {
+        if (o->path == NULL && !o->optional) {
             argp_error(state, "--checkpoint or --model is missing");
         }
         return 0;

@@ -17,6 +17,7 @@
 typedef struct gidd_model_options {
     gidd_cli    cli;
     const char *path; /* borrowed from argv; set when parsing has succeeded */
+    int         optional; /* set by the program while parsing: no model may be given, path is then NULL */
 } gidd_model_options;
 
 extern const struct argp gidd_model_argp;
