@@ -9,11 +9,16 @@
 #
 #   prepare   the King James Bible as Debian packages it, in passages of ten verses; GPT-2's first 1500 merges as the
 #             tokenizer; shards. The order of passages is that of their digests: the last 200 are a sample of all books.
-#   train     both runs in turns, SLICE minutes each (default 3), so that at any time both have seen about as much;
-#             started again it goes on.
+#   train     both runs in turns, SLICE minutes each, so that at any time both have seen about as much; started again
+#             it goes on.
+#   report    from each model NUM samples of STEPS steps, and the same after self-correction; the ELBO of all of them
+#             under both models, beside the entropy of their single tokens, and the table FOLDER/report.md.
 #
 #     GIDD_TOKENIZER_DIR   a folder that holds GPT-2's vocab.bpe (else it is fetched)
-#     SLICE                minutes of one turn
+#     SLICE                minutes of one turn of training (3)
+#     NUM, STEPS           of sampling (256, 128)
+#     RANKS                of sampling and evaluation (1)
+#     JUDGE                a GPT-2 in safetensors, for generative perplexity as well
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 top=$(cd "$here/../.." && pwd)
@@ -92,7 +97,45 @@ train() {
     done
 }
 
+ranks() {
+    mpirun -q -np "${RANKS:-1}" "$@" </dev/null
+}
+
+# score NAME MODEL TEXTS...: gidd-eval's numbers to NAME.json. Without TEXTS the validation split is scored.
+score() {
+    local name=$1 model=$2
+    shift 2
+    [[ -s "$folder/report/$name.json" ]] ||
+        ranks "$bin/gidd-eval" --checkpoint "$folder/$model" --draws 16 --json "$@" data.dir="$folder/shards" \
+            >"$folder/report/$name.json.new"
+    [[ -s "$folder/report/$name.json" ]] || mv "$folder/report/$name.json.new" "$folder/report/$name.json"
+}
+
+# What is there already is not made again, so that an interrupted report goes on.
+report() {
+    local run model kind file
+    mkdir -p "$folder/report"
+    for run in "${runs[@]}"; do
+        file=$folder/report/$run
+        [[ -s "$file.drawn.jsonl" ]] || ranks "$bin/gidd-sample" --checkpoint "$folder/$run" --json --batch 16 \
+            --tokenizer "$folder/tokenizer" --num "${NUM:-256}" --steps "${STEPS:-128}" --output "$file.drawn.jsonl"
+        [[ -s "$file.corrected.jsonl" ]] || ranks "$bin/gidd-sample" --checkpoint "$folder/$run" --json --batch 16 \
+            --tokenizer "$folder/tokenizer" --correct "$file.drawn.jsonl" --output "$file.corrected.jsonl"
+        score "$run.valid" "$run"
+        for kind in drawn corrected; do
+            for model in "${runs[@]}"; do
+                score "$run.$kind.by.$model" "$model" --samples "$file.$kind.jsonl"
+            done
+            if [[ -n "${JUDGE:-}" && ! -s "$file.$kind.judge.json" ]]; then
+                ranks "$bin/gidd-eval" --judge "$JUDGE" --samples "$file.$kind.jsonl" --json \
+                    --tokenizer "$folder/tokenizer" >"$file.$kind.judge.json"
+            fi
+        done
+    done
+    python3 "$here/self_correction_report.py" "$folder/report" "${runs[@]}" | tee "$folder/report.md"
+}
+
 case $phase in
-prepare | train) "$phase" ;;
-*) die 64 "usage: self_correction.sh prepare|train [FOLDER]" ;;
+prepare | train | report) "$phase" ;;
+*) die 64 "usage: self_correction.sh prepare|train|report [FOLDER]" ;;
 esac
