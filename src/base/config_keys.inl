@@ -68,7 +68,10 @@
     X(training, micro_batch, INT, "0", 0, 65536, NULL, FREE, "sequences a rank works on at once; 0: chosen (at most 64)") \
     X(training, recompute, ENUM, "none", 0, 0, "none|mlp|block", FREE, "what backward computes again instead of keeping it, the same bits: 10/18 or 16/18 of the blocks' activations for 1/9 or 2/9 more work in blocks") \
     X(training, precision, ENUM, "bf16", 0, 0, "fp32|bf16", SEMANTIC, "type of activations and of matrix products; masters stay fp32") \
-    X(training, max_skipped_steps, INT, "10", 0, 1e6, NULL, FREE, "steps with a non-finite gradient in a row before the run ends (exit 65)")
+    X(training, max_skipped_steps, INT, "10", 0, 1e6, NULL, FREE, "steps left out in a row (non-finite gradient, spike) before the run ends (exit 65)") \
+    X(training, spike_policy, ENUM, "off", 0, 0, "off|skip|rollback|stop", SEMANTIC, "step whose loss is a spike or not finite: leave it out; go back to the last checkpoint (exit 76) and leave it out then; end the run (exit 65)") \
+    X(training, spike_z, REAL, "8", 1, 1e6, NULL, SEMANTIC, "a spike lies so many deviations above the mean loss") \
+    X(training, spike_window, INT, "100", 2, 1e6, NULL, SEMANTIC, "steps that mean and deviation of the loss look back")
 
 #define GIDD_CONFIG_KEYS_checkpoint(X)                                                                              \
     X(checkpoint, every_steps, INT, "2000", 0, 1e12, NULL, FREE, "steps between checkpoints; 0: none by steps")     \
@@ -92,7 +95,8 @@
     X(comm, backend, ENUM, "auto", 0, 0, "auto|mpi|nccl", FREE, "gradient reduction: nccl for one rank per GPU, else mpi") \
     X(comm, zero, ENUM, "off", 0, 0, "off|on", FREE, "ZeRO-1: each rank keeps and updates its share of masters and moments; the same bits") \
     X(comm, deterministic, ENUM, "on", 0, 0, "off|on", FREE, "NCCL: one algorithm, protocol and number of channels; off: whatever it finds fastest") \
-    X(comm, bucket_mib, REAL, "64", 0.001, 65536, NULL, FREE, "gradients reduced at once, in MiB of fp32")
+    X(comm, bucket_mib, REAL, "64", 0.001, 65536, NULL, FREE, "gradients reduced at once, in MiB of fp32") \
+    X(comm, check_replicas_every, INT, "1000", 0, 1e12, NULL, FREE, "steps between comparisons of the ranks' weights (exit 65 when they differ); 0: none")
 
 #define GIDD_CONFIG_KEYS_log(X)                                                                                     \
     X(log, every_steps, INT, "10", 1, 1e9, NULL, FREE, "steps averaged in a line of metrics.jsonl")                 \

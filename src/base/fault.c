@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-typedef enum fault_kind { FAULT_NONE = 0, FAULT_KILL, FAULT_STOP, FAULT_SLEEP, FAULT_EXIT, FAULT_NAN } fault_kind;
+typedef enum fault_kind { FAULT_NONE = 0, FAULT_KILL, FAULT_STOP, FAULT_SLEEP, FAULT_EXIT, FAULT_SLOW, FAULT_NAN, FAULT_FLIP } fault_kind;
 
 // Armed once before any thread starts and then only read; the step and the count change.
 static struct {
@@ -54,7 +54,8 @@ static gidd_status parse_fault(char *text, int rank)
     static const struct {
         const char *name;
         fault_kind  kind;
-    } kinds[] = {{"kill", FAULT_KILL}, {"stop", FAULT_STOP}, {"sleep", FAULT_SLEEP}, {"exit", FAULT_EXIT}, {"nan", FAULT_NAN}};
+    } kinds[] = {{"kill", FAULT_KILL}, {"stop", FAULT_STOP}, {"sleep", FAULT_SLEEP}, {"exit", FAULT_EXIT},
+                 {"slow", FAULT_SLOW}, {"nan", FAULT_NAN},   {"flip", FAULT_FLIP}};
     char      *save = NULL;
     char      *word = strtok_r(text, ":,", &save);
     fault_kind kind = FAULT_NONE;
@@ -65,7 +66,7 @@ static gidd_status parse_fault(char *text, int rank)
         }
     }
     if (kind == FAULT_NONE) {
-        return gidd_fail(GIDD_ERR_USAGE, "GIDD_FAULT: unknown kind '%.60s'; kinds are kill, stop, sleep, exit, nan",
+        return gidd_fail(GIDD_ERR_USAGE, "GIDD_FAULT: unknown kind '%.60s'; kinds are kill, stop, sleep, exit, slow, nan, flip",
                          word != NULL ? word : "");
     }
     while ((word = strtok_r(NULL, ",", &save)) != NULL) {
@@ -130,7 +131,11 @@ void gidd_fault_point(const char *name)
 void gidd_fault_point_of(int64_t step, const char *name)
 {
     int kind = atomic_load_explicit(&armed.kind, memory_order_relaxed);
-    if (kind == FAULT_NONE || kind == FAULT_NAN || !strikes(name, step)) {
+    if (kind == FAULT_SLOW && strcmp(name, armed.point) == 0) { // at every passage
+        (void)usleep(100000);
+        return;
+    }
+    if (kind == FAULT_NONE || kind >= FAULT_SLOW || !strikes(name, step)) {
         return;
     }
     gidd_log(GIDD_LOG_WARN, "fault", "fault strikes: %s", name);
@@ -154,5 +159,11 @@ void gidd_fault_point_of(int64_t step, const char *name)
 int gidd_fault_nan(const char *name)
 {
     return atomic_load_explicit(&armed.kind, memory_order_relaxed) == FAULT_NAN &&
+           strikes(name, atomic_load(&armed.now));
+}
+
+int gidd_fault_flip(const char *name)
+{
+    return atomic_load_explicit(&armed.kind, memory_order_relaxed) == FAULT_FLIP &&
            strikes(name, atomic_load(&armed.now));
 }

@@ -9,7 +9,7 @@
  *        COMMIT  while a checkpoint is written, in this order; `step` is the checkpoint's
  *        START   before the first step
  *        SHARD   while shards are made (gidd-shard)
- *        VALUE   a number to poison, for kind nan; no kill
+ *        VALUE   a number to spoil, for kinds nan and flip; no kill
  * WHERE  ALL     every rank that trains or writes
  *        FIRST   the coordinator (gidd-shard: rank 0) alone
  *        SOME    whoever has that to do: blocks of several ranks, a damaged checkpoint
@@ -47,4 +47,8 @@
     X(shard_after_record, SHARD, ALL, "after a shard's record")                                                     \
     X(shard_before_index, SHARD, FIRST, "all shards are there, before index.json")                                  \
     X(shard_after_index, SHARD, FIRST, "after index.json, before leftovers are swept")                              \
-    X(gradient, VALUE, ALL, "the gradient of a step, after backward")
+    X(gradient, VALUE, ALL, "the gradient of a step, after backward (nan)")                                         \
+    X(parameter, VALUE, ALL, "a parameter of this rank, after backward (nan)")                                      \
+    X(loss, VALUE, ALL, "this rank's sum of the loss (nan; flip: a million times too large)")                       \
+    X(weight, VALUE, ALL, "a weight of this rank, after the optimizer (flip)")                                      \
+    X(build_id, VALUE, ALL, "what this rank says about its program (flip)")

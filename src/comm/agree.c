@@ -56,6 +56,7 @@ gidd_status gidd_comm_agree(gidd_comm *comm, gidd_status local)
     if (comm->size == 1) {
         return local;
     }
+    gidd_comm_count_collective();
     int failing = local == GIDD_OK ? INT_MAX : comm->rank;
     GIDD_TRY_MPI(MPI_Allreduce(MPI_IN_PLACE, &failing, 1, MPI_INT, MPI_MIN, comm->mpi));
     if (failing == INT_MAX) {

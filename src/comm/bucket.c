@@ -57,6 +57,7 @@ gidd_status gidd_bucket_post(gidd_buckets *buckets, int64_t index)
 {
     GIDD_ASSERT(index == buckets->posted && index < buckets->plan->count);
     buckets->posted++;
+    gidd_comm_count_collective();
     return buckets->state != NULL ? buckets->backend->post(buckets->state, index) : GIDD_OK;
 }
 

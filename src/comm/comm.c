@@ -2,6 +2,7 @@
 #include "comm/comm_mpi.h"
 
 #include <limits.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,6 +22,19 @@ gidd_status gidd_comm_check_at(int code, const char *call, const char *file, int
     (void)MPI_Error_string(code, text, &length);
     int name = (int)strcspn(call, "("); // the call's name without its arguments
     return gidd_fail_at(GIDD_ERR_COMM, file, line, func, "%.*s: %s", name, call, text);
+}
+
+// Of the process, as its communicators are: a watchdog tells it without knowing which of them is stuck.
+static _Atomic int64_t collectives;
+
+void gidd_comm_count_collective(void)
+{
+    atomic_fetch_add_explicit(&collectives, 1, memory_order_relaxed);
+}
+
+int64_t gidd_comm_collectives(void)
+{
+    return atomic_load(&collectives);
 }
 
 gidd_status gidd_comm_adopt(MPI_Comm mpi, gidd_comm **out_p)
@@ -84,11 +98,13 @@ static size_t chunk_of(size_t rest)
 
 gidd_status gidd_comm_barrier(gidd_comm *comm)
 {
+    gidd_comm_count_collective();
     return GIDD_MPI(MPI_Barrier(comm->mpi));
 }
 
 gidd_status gidd_comm_bcast(gidd_comm *comm, int root, void *data, size_t bytes)
 {
+    gidd_comm_count_collective();
     for (size_t done = 0; done < bytes; done += chunk_of(bytes - done)) {
         GIDD_TRY_MPI(
             MPI_Bcast((char *)data + done, (int)chunk_of(bytes - done), MPI_BYTE, root, comm->mpi));
@@ -98,6 +114,7 @@ gidd_status gidd_comm_bcast(gidd_comm *comm, int root, void *data, size_t bytes)
 
 gidd_status gidd_comm_gather(gidd_comm *comm, int root, const void *mine, size_t bytes, void *all)
 {
+    gidd_comm_count_collective();
     int count = 0;
     GIDD_TRY(narrow(bytes, &count));
     return GIDD_MPI(MPI_Gather(mine, count, MPI_BYTE, all, count, MPI_BYTE, root, comm->mpi));
@@ -105,6 +122,7 @@ gidd_status gidd_comm_gather(gidd_comm *comm, int root, const void *mine, size_t
 
 gidd_status gidd_comm_allgather(gidd_comm *comm, const void *mine, size_t bytes, void *all)
 {
+    gidd_comm_count_collective();
     int count = 0;
     GIDD_TRY(narrow(bytes, &count));
     return GIDD_MPI(MPI_Allgather(mine, count, MPI_BYTE, all, count, MPI_BYTE, comm->mpi));
@@ -145,6 +163,7 @@ out:
 gidd_status gidd_comm_gatherv(gidd_comm *comm, int root, const void *mine, size_t bytes, void *all,
                               size_t capacity, size_t *sizes)
 {
+    gidd_comm_count_collective();
     gather_offer own = {.bytes = (int64_t)bytes, .capacity = (int64_t)capacity};
     gather_offer *offers = calloc((size_t)comm->size, sizeof *offers);
     int64_t sum = 0;
@@ -176,6 +195,7 @@ static MPI_Op mpi_op(gidd_comm_op op)
 gidd_status gidd_comm_allreduce_double(gidd_comm *comm, double *values, int64_t count,
                                        gidd_comm_op op)
 {
+    gidd_comm_count_collective();
     GIDD_ASSERT(count >= 0 && count <= INT_MAX);
     return GIDD_MPI(
         MPI_Allreduce(MPI_IN_PLACE, values, (int)count, MPI_DOUBLE, mpi_op(op), comm->mpi));
@@ -184,6 +204,7 @@ gidd_status gidd_comm_allreduce_double(gidd_comm *comm, double *values, int64_t 
 gidd_status gidd_comm_allreduce_int64(gidd_comm *comm, int64_t *values, int64_t count,
                                       gidd_comm_op op)
 {
+    gidd_comm_count_collective();
     GIDD_ASSERT(count >= 0 && count <= INT_MAX);
     return GIDD_MPI(
         MPI_Allreduce(MPI_IN_PLACE, values, (int)count, MPI_INT64_T, mpi_op(op), comm->mpi));
@@ -273,6 +294,7 @@ static void keep_request(gidd_comm_request *request, MPI_Request mpi)
 gidd_status gidd_comm_igather(gidd_comm *comm, int root, const void *mine, size_t bytes, void *all,
                               gidd_comm_request *request)
 {
+    gidd_comm_count_collective();
     GIDD_ASSERT(!request->active);
     MPI_Request mpi = MPI_REQUEST_NULL;
     int count = 0;
@@ -285,6 +307,7 @@ gidd_status gidd_comm_igather(gidd_comm *comm, int root, const void *mine, size_
 gidd_status gidd_comm_ibcast(gidd_comm *comm, int root, void *data, size_t bytes,
                              gidd_comm_request *request)
 {
+    gidd_comm_count_collective();
     GIDD_ASSERT(!request->active);
     MPI_Request mpi = MPI_REQUEST_NULL;
     int count = 0;

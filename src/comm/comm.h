@@ -94,6 +94,10 @@ typedef enum gidd_comm_op { GIDD_COMM_SUM = 0, GIDD_COMM_MIN, GIDD_COMM_MAX } gi
 
 gidd_status gidd_comm_barrier(gidd_comm *comm); /* Collective. */
 
+/* Number of collective operations that this process has begun, gradient buckets included: where ranks hang, the
+ * one with the smallest number did not come. Local; any thread. */
+int64_t gidd_comm_collectives(void);
+
 /* `bytes` may exceed 2 GiB. Collective. */
 gidd_status gidd_comm_bcast(gidd_comm *comm, int root, void *data, size_t bytes);
 

@@ -66,6 +66,17 @@ static gidd_status write_metrics(gidd_journal *journal, int64_t step, const char
     return GIDD_OK;
 }
 
+// A step whose loss is no number is counted, but would drown the others in every sum.
+static int has_loss(const gidd_report *reports, int count)
+{
+    double sum = 0;
+    for (int rank = 0; rank < count; rank++) {
+        const gidd_loss_sums *t = &reports[rank].train;
+        sum += t->loss + t->elbo + t->w_kl + t->w_is + t->w;
+    }
+    return isfinite(sum);
+}
+
 static void add_report(window *sums, const gidd_report *report)
 {
     sums->loss += report->train.loss;
@@ -181,8 +192,13 @@ gidd_status gidd_journal_step(gidd_journal *journal, const gidd_report *reports,
     const gidd_config *config = journal->args.config;
     window            *sums = &journal->sums;
     int64_t            completed = step + 1;
+    int numbers = has_loss(reports, count);
     for (int rank = 0; rank < count; rank++) {
-        add_report(sums, &reports[rank]);
+        if (numbers) {
+            add_report(sums, &reports[rank]);
+        } else {
+            sums->total_tokens += reports[rank].train.tokens;
+        }
     }
     // equal on all workers; a dedicated coordinator's own report is zero
     double norm = 0, skipped = 0;

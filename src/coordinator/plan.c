@@ -4,6 +4,7 @@
 #include "coordinator/signals.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -74,8 +75,8 @@ void gidd_plan_observe(gidd_plan *plan, const gidd_report *reports, int count, i
     }
     gidd_loss_sums eval = gidd_reports_eval(reports, count);
     plan->skip_verdict = eval.positions > 0 ? gidd_skip_guard_observe(&plan->skip, &eval, step) : GIDD_SKIP_FINE;
-    if (plan->stop == GIDD_STOP_NONE && skipped_in_row > plan->config->training.max_skipped_steps) {
-        plan->stop = GIDD_STOP_DIVERGED;
+    if (skipped_in_row > plan->config->training.max_skipped_steps) {
+        gidd_plan_stop(plan, GIDD_STOP_DIVERGED);
     }
 }
 
@@ -121,7 +122,9 @@ void gidd_plan_order(gidd_plan *plan, const gidd_plan_moment *moment, gidd_order
     order->actions = 0;
     order->reason = (uint32_t)plan->stop;
     order->lr = 0;
-    if (plan->writers_wait) {
+    order->loss_limit = HUGE_VAL;
+    // a checkpoint that may hold what the run ends for is not completed
+    if (plan->writers_wait && gidd_stop_saves(plan->stop)) {
         order->actions |= GIDD_ACT_COMMIT;
         plan->writers_wait = 0;
         plan->acted_step = order->step;
@@ -148,6 +151,13 @@ void gidd_plan_order(gidd_plan *plan, const gidd_plan_moment *moment, gidd_order
     }
 }
 
+void gidd_plan_stop(gidd_plan *plan, gidd_stop_reason reason)
+{
+    if (plan->stop == GIDD_STOP_NONE) {
+        plan->stop = reason;
+    }
+}
+
 static const struct {
     int         exit_code;
     const char *text;
@@ -158,8 +168,15 @@ static const struct {
     [GIDD_STOP_TIME] = {GIDD_EXIT_RERUN, "the time is up"},
     [GIDD_STOP_INTERRUPT] = {GIDD_EXIT_STOPPED, "interrupted"},
     [GIDD_STOP_FILE] = {GIDD_EXIT_STOPPED, "a STOP file was found"},
-    [GIDD_STOP_DIVERGED] = {65, "too many steps in a row had a non-finite gradient"},
+    [GIDD_STOP_DIVERGED] = {65, "too many steps in a row were left out"},
+    [GIDD_STOP_SPIKE] = {65, "the loss of a step was a spike"},
+    [GIDD_STOP_ROLLBACK] = {76, "the loss of a step was a spike: back to the last checkpoint"},
 };
+
+int gidd_stop_saves(gidd_stop_reason reason)
+{
+    return reason != GIDD_STOP_DIVERGED && reason != GIDD_STOP_SPIKE && reason != GIDD_STOP_ROLLBACK;
+}
 
 int gidd_stop_exit_code(gidd_stop_reason reason)
 {

@@ -52,6 +52,11 @@ void gidd_plan_order(gidd_plan *plan, const gidd_plan_moment *moment, gidd_order
  * GIDD_ERR_CORRUPT: not what format made. Local. */
 void        gidd_plan_format(const gidd_plan *plan, char text[GIDD_PLAN_STATE_MAX]);
 gidd_status gidd_plan_restore(gidd_plan *plan, const char *text);
+/* Every later order is a STOP for this reason, unless another came first. Local. */
+void gidd_plan_stop(gidd_plan *plan, gidd_stop_reason reason);
+
+/* Whether a stop for this reason keeps the state: 0 when the state itself is what is wrong. Local. */
+int gidd_stop_saves(gidd_stop_reason reason);
 
 /* Exit code of a reason to stop. Local. */
 int gidd_stop_exit_code(gidd_stop_reason reason);

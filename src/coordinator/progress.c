@@ -127,8 +127,10 @@ void gidd_progress_step(gidd_progress *p, const gidd_report *reports, int count,
     note_times(p, reports, count);
     note_speed(p, reports, count);
     p->noised_only = (order->actions & GIDD_ACT_SKIP_CLEAN) != 0;
-    average(&p->loss, positions > 0 ? loss / positions : 0, p->seen);
-    average(&p->elbo, tokens > 0 ? elbo / tokens : 0, p->seen);
+    if (isfinite(loss + elbo)) {
+        average(&p->loss, positions > 0 ? loss / positions : 0, p->seen);
+        average(&p->elbo, tokens > 0 ? elbo / tokens : 0, p->seen);
+    }
     if (isfinite(norm)) {
         average(&p->grad_norm, norm, p->seen);
     }

@@ -28,7 +28,8 @@ gidd_status gidd_order_check(const gidd_order *order, int64_t step)
                          ", step %" PRId64 "): the coordinator failed, or the programs differ",
                          step, order->magic, order->step);
     }
-    if ((order->actions & ~(uint32_t)GIDD_ACT_ALL) != 0 || order->reason >= GIDD_STOP_REASONS || !isfinite(order->lr)) {
+    if ((order->actions & ~(uint32_t)GIDD_ACT_ALL) != 0 || order->reason >= GIDD_STOP_REASONS || !isfinite(order->lr) ||
+        isnan(order->loss_limit)) {
         return gidd_fail(GIDD_ERR_COMM, "the coordinator's order for step %" PRId64 " asks for the unknown (actions %" PRIx32
                          ", reason %" PRIu32 ", learning rate %g)", step, order->actions, order->reason, order->lr);
     }

@@ -28,7 +28,8 @@ enum {
     GIDD_ACT_EVAL = 8,       /* after the step: validation                               */
     GIDD_ACT_CHECKPOINT = 16, /* after the step: begin a checkpoint                      */
     GIDD_ACT_SKIP_CLEAN = 32, /* TRAIN leaves rows with z = x out of head and loss       */
-    GIDD_ACT_ALL = 63
+    GIDD_ACT_LEAVE_OUT = 64,  /* of the step: compute it, but leave the parameters       */
+    GIDD_ACT_ALL = 127
 };
 
 typedef enum gidd_stop_reason {
@@ -38,16 +39,19 @@ typedef enum gidd_stop_reason {
     GIDD_STOP_TIME,       /* run.max_minutes or run.end_time          exit 75 */
     GIDD_STOP_INTERRUPT,  /* SIGINT                                   exit 79 */
     GIDD_STOP_FILE,       /* run.dir/STOP                             exit 79 */
-    GIDD_STOP_DIVERGED,   /* too many non-finite gradients in a row   exit 65 */
+    GIDD_STOP_DIVERGED,   /* too many steps in a row were left out    exit 65 */
+    GIDD_STOP_SPIKE,      /* training.spike_policy=stop               exit 65 */
+    GIDD_STOP_ROLLBACK,   /* training.spike_policy=rollback           exit 76 */
     GIDD_STOP_REASONS,
 } gidd_stop_reason;
 
 typedef struct gidd_order {
     uint64_t magic;
-    int64_t  step;    /* this order is for step `step`, counted from 0 */
-    double   lr;      /* learning rate of the step                     */
-    uint32_t actions; /* GIDD_ACT_*                                    */
-    uint32_t reason;  /* gidd_stop_reason of a STOP                    */
+    int64_t  step;       /* this order is for step `step`, counted from 0 */
+    double   lr;         /* learning rate of the step                     */
+    double   loss_limit; /* leave the step out if its loss is not at most this; infinite: do not look */
+    uint32_t actions;    /* GIDD_ACT_*                                    */
+    uint32_t reason;     /* gidd_stop_reason of a STOP                    */
 } gidd_order;
 
 /* State of a rank's checkpoint writer. */
@@ -66,7 +70,7 @@ typedef struct gidd_report {
     gidd_loss_sums train;
     gidd_loss_sums eval;       /* zero without GIDD_ACT_EVAL */
     double         grad_norm;  /* of the whole gradient: equal on all ranks */
-    int64_t        skipped;    /* 1: the update was skipped (non-finite gradient) */
+    int64_t        skipped;    /* 1: the step was left out (non-finite gradient, spike, order) */
     int64_t        skipped_in_row;
     int64_t        head_rows;  /* rows that went through the head, padding included */
     int64_t        step_ns;    /* wall time of the step on this rank */

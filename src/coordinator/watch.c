@@ -52,8 +52,10 @@ static void *end_self(void *unused)
 static void expire(gidd_watch *watch, int64_t ticks)
 {
     pthread_t killer;
-    gidd_log(GIDD_LOG_ERROR, "watchdog", "nothing moved for %" PRId64 " s: last point '%s', step %" PRId64 "; ending the job",
-             ticks, atomic_load(&watch->point), atomic_load(&watch->step));
+    gidd_log(GIDD_LOG_ERROR, "watchdog", "nothing moved for %" PRId64 " s: last point '%s', step %" PRId64
+             ", collective %" PRId64 "; ending the job", ticks, atomic_load(&watch->point), atomic_load(&watch->step),
+             watch->args.collectives != NULL ? watch->args.collectives() : -1);
+    (void)sleep(2); // the others watch in ticks of their own: let them speak too
     if (pthread_create(&killer, NULL, end_self, NULL) != 0) {
         _exit(gidd_status_exit_code(GIDD_ERR_TIMEOUT));
     }

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The watchdog: a thread on each rank that ends the job when nothing moves. It counts ticks of its own of
- * one second, so time for which the machine was suspended does not count. On expiry it prints the rank's
- * last point and step, ends the job (exit 76), and itself after five more seconds.
+ * one second, so time for which the machine was suspended does not count. On expiry every rank that still
+ * runs prints its last point, step and number of the last collective it began, then ends the job (exit 76),
+ * and itself after five more seconds. A rank that prints nothing is the one to look for; so is the one whose
+ * collective number is the smallest.
  */
 #ifndef GIDD_COORDINATOR_WATCH_H
 #define GIDD_COORDINATOR_WATCH_H
@@ -25,6 +27,7 @@ typedef struct gidd_watch gidd_watch;
 typedef struct gidd_watch_args {
     double limit_s[GIDD_WATCH_PHASES]; /* of GIDD_WATCH_STEP 0: max(60 s, 5 x median of recent steps) */
     void (*expire)(int code);          /* ends the job: gidd_comm_abort                                  */
+    int64_t (*collectives)(void);      /* begun so far on this rank: gidd_comm_collectives; NULL: unknown */
 } gidd_watch_args;
 
 /* Starts the thread in phase STARTUP. Local. */

@@ -50,6 +50,25 @@ static void note_piece(gidd_checkpoint_writer *writer, int64_t offset, const cha
     gidd_digest_of(data, (size_t)bytes, record->digest);
 }
 
+// A state with a number that is none would be restored for ever: it is not saved.
+static gidd_status check_finite(const gidd_checkpoint_writer *writer, int64_t offset,
+                                const char *data, int64_t bytes)
+{
+    const uint32_t exponent = UINT32_C(0x7f800000);
+    uint32_t worst = 0, bits = 0;
+    for (int64_t at = 0; at + 4 <= bytes; at += 4) {
+        memcpy(&bits, data + at, sizeof bits);
+        worst = (bits & exponent) > worst ? bits & exponent : worst;
+    }
+    if (worst != exponent) {
+        return GIDD_OK;
+    }
+    return gidd_fail(GIDD_ERR_DIVERGED,
+                     "%s: bytes %lld to %lld of the state hold a number that is not finite: it is "
+                     "not saved",
+                     writer->state_path, (long long)offset, (long long)(offset + bytes));
+}
+
 static gidd_status write_runs(gidd_checkpoint_writer *writer, gidd_file *file)
 {
     for (int64_t i = 0; i < writer->staging.run_count; i++) {
@@ -57,6 +76,7 @@ static gidd_status write_runs(gidd_checkpoint_writer *writer, gidd_file *file)
         for (int64_t at = 0, bytes = 0; at < run->bytes; at += bytes) {
             bytes = gidd_staging_piece(run, at);
             gidd_fault_point_of(writer->step, "ckpt_write");
+            GIDD_TRY(check_finite(writer, run->offset + at, run->data + at, bytes));
             note_piece(writer, run->offset + at, run->data + at, bytes);
             GIDD_TRY(gidd_file_write_at(file, run->offset + at, run->data + at, (size_t)bytes));
         }

@@ -167,6 +167,7 @@ gidd_status gidd_worker_build(gidd_worker *worker)
     GIDD_TRY(gidd_comm_agree(worker->world, local));
     if (worker->has_slice) {
         local = open_reduction(worker);
+        worker->step.workers = worker->args.comms->workers;
     }
     return gidd_comm_agree(worker->world, local);
 }

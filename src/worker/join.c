@@ -5,6 +5,7 @@
  */
 #include "worker/worker.h"
 
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/version.h"
 #include "io/shard_files.h"
@@ -45,6 +46,7 @@ static gidd_status shake_hands(gidd_worker *worker)
     memset(&mine, 0, sizeof mine);
     GIDD_TRY(gidd_comm_agree(worker->world, local));
     (void)snprintf(mine.build_id, sizeof mine.build_id, "%s", GIDD_BUILD_ID);
+    mine.build_id[0] ^= (char)gidd_fault_flip("build_id"); // as if another build had been installed on this host
     gidd_digest_of(worker->config_text, strlen(worker->config_text), mine.config_digest);
     return compare_with_coordinator(worker, &mine);
 }

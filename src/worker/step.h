@@ -26,6 +26,8 @@ typedef struct gidd_step_context {
      * next order. NULL: nobody gives orders (benchmarks). */
     gidd_status (*midway)(void *context);
     void           *context;
+    gidd_comm      *workers;  /* for the loss over all ranks, where an order gives a limit */
+    gidd_protocol  *protocol; /* NULL: nobody gives orders (benchmarks) */
     gidd_watch     *watch;    /* may be NULL */
     int64_t         micro_batches; /* of a step on this rank */
     int64_t         skipped_in_row; /* carried from step to step, and in the checkpoint */
@@ -34,6 +36,8 @@ typedef struct gidd_step_context {
     gidd_status     poll_status;
     struct gidd_step_times {
         int64_t step, head_rows, step_ns, data_ns, comm_ns;
+        int     left_out;    /* the parameters stayed as they were      */
+        double  loss_factor; /* 1, but for a fault at point `loss`       */
     } times[2];                   /* of the steps of which no report was made */
     int64_t         issued, reported;
 } gidd_step_context;

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "coordinator/signals.h"
 #include "worker/evaluate.h"
+#include "worker/replicas.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -20,7 +21,8 @@ static gidd_status start_watch(gidd_worker *worker)
                                                             [GIDD_WATCH_EVAL] = config->run.eval_limit_s,
                                                             [GIDD_WATCH_CHECKPOINT] = config->run.checkpoint_limit_s,
                                                             [GIDD_WATCH_DATA] = HUGE_VAL},
-                                                .expire = gidd_comm_abort},
+                                                .expire = gidd_comm_abort,
+                                                .collectives = gidd_comm_collectives},
                              &worker->watch);
 }
 
@@ -88,6 +90,11 @@ static gidd_status follow_order(gidd_worker *worker, const gidd_order *order)
     worker->report_is_open = 1;
     memset(&worker->report, 0, sizeof worker->report);
     worker->report.step = order->step;
+    int64_t check_every = worker->config->comm.check_replicas_every;
+    if (check_every > 0 && worker->completed % check_every == 0 && worker->has_slice) {
+        gidd_watch_point(worker->watch, GIDD_WATCH_STEP, order->step, "comparison of weights");
+        GIDD_TRY(gidd_replicas_check(worker->args.comms->workers, worker->model, worker->completed));
+    }
     if ((order->actions & GIDD_ACT_EVAL) && worker->has_slice) {
         GIDD_TRY(evaluate(worker, &worker->report));
     }
@@ -178,7 +185,7 @@ static gidd_status leave(gidd_worker *worker, gidd_stop_reason reason)
 {
     gidd_watch_point(worker->watch, GIDD_WATCH_CHECKPOINT, worker->completed, "leaving");
     GIDD_TRY(gidd_comm_agree(worker->world, gidd_protocol_drain(worker->protocol)));
-    if (reason != GIDD_STOP_DIVERGED) {
+    if (gidd_stop_saves(reason)) {
         GIDD_TRY(gidd_worker_checkpoint_final(worker));
     }
     gidd_status local = GIDD_OK;
@@ -225,8 +232,12 @@ static gidd_status run_loop(gidd_worker *worker, int *exit_code_p)
     GIDD_TRY(leave(worker, reason));
     *exit_code_p = gidd_stop_exit_code(reason);
     if (reason == GIDD_STOP_DIVERGED) {
-        return gidd_fail(GIDD_ERR_DIVERGED, "more than %" PRId64 " steps in a row had a non-finite gradient; the last "
-                         "checkpoint stands", worker->config->training.max_skipped_steps);
+        return gidd_fail(GIDD_ERR_DIVERGED, "more than %" PRId64 " steps in a row were left out (non-finite gradient, or a "
+                         "spike); the last checkpoint stands", worker->config->training.max_skipped_steps);
+    }
+    if (reason == GIDD_STOP_SPIKE) {
+        return gidd_fail(GIDD_ERR_DIVERGED, "the loss is a spike (training.spike_policy=stop); journal.jsonl names step and "
+                         "samples; the last checkpoint stands");
     }
     return GIDD_OK;
 }

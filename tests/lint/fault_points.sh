@@ -8,7 +8,7 @@
 
 listed=$(sed -nE 's/^ *X\(([a-z_]+), .*/\1/p' src/base/fault_points.inl | sort)
 called=$(files src -- -name '*.c' -o -name '*.h' | grep -v '^src/base/fault' | tr '\n' '\0' |
-    xargs -0 grep -hoE 'gidd_fault_(point|point_of|nan)\([^)]*"[a-z_]+"' | sed -E 's/.*"([a-z_]+)"/\1/' | sort -u)
+    xargs -0 grep -hoE 'gidd_fault_(point|point_of|nan|flip)\([^)]*"[a-z_]+"' | sed -E 's/.*"([a-z_]+)"/\1/' | sort -u)
 report_lines "twice in src/base/fault_points.inl: " < <(uniq -d <<<"$listed")
 report_lines "a point that src/base/fault_points.inl does not list: " < <(comm -13 <(sort -u <<<"$listed") - <<<"$called")
 report_lines "listed in src/base/fault_points.inl, but nowhere in src: " < <(comm -23 <(sort -u <<<"$listed") - <<<"$called")
