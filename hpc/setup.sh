@@ -12,7 +12,7 @@ set -euo pipefail
 
 build_packages=(build-essential cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libhdf5-dev
     libarchive-dev libyaml-dev libjansson-dev libxxhash-dev libdnnl-dev zlib1g-dev)
-test_packages=(libcriterion-dev hdf5-tools xz-utils zstd zip clang shellcheck)
+test_packages=(libcriterion-dev hdf5-tools xz-utils zstd zip clang shellcheck slurm-wlm munge)
 
 usage() {
     sed -n '4,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
