@@ -115,7 +115,7 @@ run_launcher() {
     fi
     say "start $starts from checkpoint $began_at: ${command_words[*]}"
     set -m # a process group of its own: Ctrl-C reaches this script, not mpirun
-    "${command_words[@]}" </dev/null &
+    "${shield[@]}" "${command_words[@]}" </dev/null &
     pid=$!
     set +m
     while :; do
@@ -159,14 +159,24 @@ ask_for_rerun() {
     esac
 }
 
+# A scheduler's own TERM reaches mpirun as well, which would kill the ranks a second later, in the middle of their
+# checkpoint. Blocked, it never arrives there; the ranks get it unblocked, save and leave. An env that cannot block
+# (coreutils before 8.31): mpirun is told to wait instead, which makes every end that is no success a minute longer.
+shield_launcher() {
+    shield=()
+    if env --block-signal=TERM true 2>/dev/null; then
+        shield=(env --block-signal=TERM)
+    else
+        export OMPI_MCA_odls_base_sigkill_timeout="${OMPI_MCA_odls_base_sigkill_timeout:-30}"
+    fi
+}
+
 main() {
     read_options "$@"
     trap 'forward USR1' USR1
     trap 'forward TERM' TERM
     trap 'forward INT' INT
-    # A scheduler's own TERM reaches mpirun as well, which would kill the ranks a second later, in the middle of their
-    # checkpoint: with this they have as long as the scheduler itself allows.
-    export OMPI_MCA_odls_base_sigkill_timeout="${OMPI_MCA_odls_base_sigkill_timeout:-60}"
+    shield_launcher
     # A host that vanishes is noticed after about half a minute instead of minutes.
     export OMPI_MCA_oob_tcp_keepalive_time="${OMPI_MCA_oob_tcp_keepalive_time:-15}"
     export OMPI_MCA_oob_tcp_keepalive_intvl="${OMPI_MCA_oob_tcp_keepalive_intvl:-5}"

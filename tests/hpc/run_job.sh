@@ -17,6 +17,7 @@ failures=0
 cat >bin/launch <<'FAKE'
 #!/usr/bin/env bash
 printf '%s\n' "$*" >>calls
+sed -n 's/^SigBlk:[[:space:]]*/blocked /p' /proc/$$/status >>calls
 read -r code <codes
 sed -i 1d codes
 if [[ "$code" = wait* ]]; then # ends when USR1 comes, with the code after the colon
@@ -98,6 +99,11 @@ plan 0
 job
 expect "finished" 0 1
 expect_call "finished" "worker --config c.yaml run.dir=run"
+
+if env --block-signal=TERM true 2>/dev/null && ! grep -qE 'blocked [0-9a-f]*[4-7c-f][0-9a-f]{3}$' calls; then
+    printf 'TERM would reach the launcher, which then kills its ranks: %s\n' "$(grep blocked calls)"
+    failures=$((failures + 1))
+fi
 
 plan 75+ 75+ 0
 job

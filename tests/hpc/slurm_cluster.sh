@@ -92,7 +92,7 @@ slurm_down() {
     sleep 0.5
     mapfile -t pids < <(cat "$folder/slurmd.pid" "$folder/slurmctld.pid" "$folder/munge/pid" 2>/dev/null)
     for pid in $(pgrep -x slurmstepd); do # of this cluster: their configuration lies in our folder
-        ! tr '\0' '\n' <"/proc/$pid/environ" 2>/dev/null | grep -qF "$folder/" || pids+=("$pid")
+        ! { tr '\0' '\n' <"/proc/$pid/environ"; } 2>/dev/null | grep -qF "$folder/" || pids+=("$pid")
     done
     kill "${pids[@]}" 2>/dev/null
     for _ in $(seq 30); do
