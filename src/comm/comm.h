@@ -98,6 +98,9 @@ gidd_status gidd_comm_barrier(gidd_comm *comm); /* Collective. */
  * one with the smallest number did not come. Local; any thread. */
 int64_t gidd_comm_collectives(void);
 
+/* Counts one that is begun: for the back-ends of this room. Local; any thread. */
+void gidd_comm_count_collective(void);
+
 /* `bytes` may exceed 2 GiB. Collective. */
 gidd_status gidd_comm_bcast(gidd_comm *comm, int root, void *data, size_t bytes);
 

@@ -23,9 +23,6 @@ gidd_status gidd_comm_check_at(int code, const char *call, const char *file, int
 #define GIDD_MPI(call) gidd_comm_check_at((call), #call, __FILE__, __LINE__, __func__)
 #define GIDD_TRY_MPI(call) GIDD_TRY(GIDD_MPI(call))
 
-/* Counts a collective operation that this rank begins (gidd_comm_collectives). Local. */
-void gidd_comm_count_collective(void);
-
 /* Wraps `mpi`, taking it over also on failure; its errors return from then on. Local. */
 gidd_status gidd_comm_adopt(MPI_Comm mpi, gidd_comm **out_p);
 
