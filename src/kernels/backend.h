@@ -60,6 +60,11 @@ typedef struct gidd_backend {
     /* Bytes of workspace that the kernels need within `limits`. */
     size_t (*workspace_bytes)(const gidd_device *device, const gidd_device_limits *limits);
 
+    /* Algorithms of matrix products (device.h); NULL where there is nothing to choose. */
+    gidd_status (*gemm_tune)(gidd_device *device);
+    int64_t (*gemm_choices)(const gidd_device *device, gidd_gemm_choice *choices, int64_t most);
+    gidd_status (*gemm_adopt)(gidd_device *device, const gidd_gemm_choice *choices, int64_t count);
+
     void (*describe)(const gidd_device *device, char *text, size_t size);
 } gidd_backend;
 

@@ -211,6 +211,26 @@ gidd_status gidd_device_reserve(gidd_device *device, const gidd_device_limits *l
     return GIDD_OK;
 }
 
+int gidd_device_gemm_chooses(const gidd_device *device)
+{
+    return device->backend->gemm_adopt != NULL;
+}
+
+gidd_status gidd_device_gemm_tune(gidd_device *device)
+{
+    return device->backend->gemm_tune != NULL ? device->backend->gemm_tune(device) : GIDD_OK;
+}
+
+int64_t gidd_device_gemm_choices(const gidd_device *device, gidd_gemm_choice *choices, int64_t most)
+{
+    return device->backend->gemm_choices != NULL ? device->backend->gemm_choices(device, choices, most) : 0;
+}
+
+gidd_status gidd_device_gemm_adopt(gidd_device *device, const gidd_gemm_choice *choices, int64_t count)
+{
+    return device->backend->gemm_adopt != NULL ? device->backend->gemm_adopt(device, choices, count) : GIDD_OK;
+}
+
 void gidd_device_describe(const gidd_device *device, char *text, size_t size)
 {
     device->backend->describe(device, text, size);

@@ -9,6 +9,7 @@
 #ifndef GIDD_KERNELS_DEVICE_H
 #define GIDD_KERNELS_DEVICE_H
 
+#include "base/gemm_choice.h"
 #include "base/status.h"
 
 #include <stddef.h>
@@ -94,6 +95,15 @@ typedef struct gidd_device_limits {
 } gidd_device_limits;
 
 gidd_status gidd_device_reserve(gidd_device *device, const gidd_device_limits *limits);
+
+/* Algorithms of matrix products, where a library leaves the choice (cuda): chooses() is 1. tune(): products met from
+ * now on are timed with each candidate. choices(): what was chosen so far, by ascending key or not; writes up to `most`,
+ * returns how many there are. adopt(): what an earlier run chose, before the first product; others are not timed.
+ * GIDD_ERR_ARG: a product has been issued already. Elsewhere they do nothing. Local. */
+int         gidd_device_gemm_chooses(const gidd_device *device);
+gidd_status gidd_device_gemm_tune(gidd_device *device);
+int64_t     gidd_device_gemm_choices(const gidd_device *device, gidd_gemm_choice *choices, int64_t most);
+gidd_status gidd_device_gemm_adopt(gidd_device *device, const gidd_gemm_choice *choices, int64_t count);
 
 /* One line for people and for the numerics fingerprint:
  * "cpu bf16, 2 threads, avx512_core_bf16, onednn 2.6.3". Local. */

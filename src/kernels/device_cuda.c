@@ -260,5 +260,8 @@ const gidd_backend gidd_backend_cuda = {
     .synchronize = synchronize_cuda,
     .streams = &gidd_streams_cuda,
     .workspace_bytes = workspace_cuda,
+    .gemm_tune = gidd_gemm_tune_cuda,
+    .gemm_choices = gidd_gemm_choices_cuda,
+    .gemm_adopt = gidd_gemm_adopt_cuda,
     .describe = describe_cuda,
 };

@@ -54,17 +54,10 @@ extern "C"
     cudaError_t
     gidd_cuda_probe(void);
 
-/* The algorithms chosen so far, and those of an earlier run. A resume hands in what was recorded
- * before the first product, so that every shape runs the same algorithm again. The key holds the
- * shape, the types, the epilogue and cuBLASLt's version; `algorithm` is opaque. Local. */
-typedef struct gidd_gemm_choice_cuda {
-    char key[128];
-    uint64_t algorithm[8];
-} gidd_gemm_choice_cuda;
-
-int64_t gidd_gemm_choices_cuda(const gidd_device *device, gidd_gemm_choice_cuda *choices,
-                               int64_t most); /* returns their number, writes up to `most` */
-gidd_status gidd_gemm_adopt_cuda(gidd_device *device, const gidd_gemm_choice_cuda *choices,
-                                 int64_t count); /* GIDD_ERR_ARG: a shape is in use already */
+/* Algorithms of the products (device.h). The key holds shape, types, epilogue, alignment and cuBLASLt's version; the
+ * algorithm is cublasLtMatmulAlgo_t. Local. */
+gidd_status gidd_gemm_tune_cuda(gidd_device *device);
+int64_t gidd_gemm_choices_cuda(const gidd_device *device, gidd_gemm_choice *choices, int64_t most);
+gidd_status gidd_gemm_adopt_cuda(gidd_device *device, const gidd_gemm_choice *choices, int64_t count);
 
 #endif

@@ -16,6 +16,7 @@
  */
 #include "kernels/device_cuda.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,9 +54,12 @@ struct gidd_gemm_cache_cuda {
     const gidd_blas_cuda *blas;
     gemm_plan plans[MOST_PLANS];
     int64_t count;
-    gidd_gemm_choice_cuda *adopted;
+    gidd_gemm_choice *adopted;
     int64_t adopted_count;
+    int times_candidates;
 };
+
+_Static_assert(sizeof(cublasLtMatmulAlgo_t) == GIDD_GEMM_ALGORITHM_BYTES, "an algorithm is kept whole");
 
 #define BLAS_TRY(blas, call) GIDD_TRY(blas_check((blas), (call), #call))
 
@@ -202,28 +206,116 @@ static gidd_status set_preference(const gidd_blas_cuda *blas, cublasLtMatmulPref
     return GIDD_OK;
 }
 
-// What cuBLASLt thinks fastest. No answer is not an error: the plan stays unusable.
-static gidd_status ask_heuristic(const gidd_blas_cuda *blas, gemm_plan *plan,
-                                 cublasLtMatmulPreference_t preference)
+enum { CANDIDATES = 8, TIMED_RUNS = 5 };
+
+// Enqueues a product with the plan's algorithm, or another.
+static gidd_status enqueue(const gidd_cuda *cuda, const gemm_plan *plan, const gemm_operands *at,
+                           const cublasLtMatmulAlgo_t *algorithm, void *workspace, cudaStream_t stream)
 {
-    cublasLtMatmulHeuristicResult_t answer;
-    int answers = 0;
-    GIDD_TRY(set_preference(blas, preference, plan->shape.alignment));
-    cublasStatus_t result = blas->heuristic(blas->handle, plan->operation, plan->a, plan->b,
-                                            plan->c, plan->c, preference, 1, &answer, &answers);
-    if (result == CUBLAS_STATUS_SUCCESS && answers > 0 && answer.state == CUBLAS_STATUS_SUCCESS) {
-        plan->algorithm = answer.algo;
-        plan->is_usable = 1;
+    float one = 1.0f, beta = plan->shape.accumulate ? 1.0f : 0.0f;
+    if (at->bias != NULL) {
+        GIDD_TRY(
+            set(&cuda->blas, plan, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &at->bias, sizeof at->bias));
+    }
+    if (at->aux != NULL) {
+        GIDD_TRY(set(&cuda->blas, plan, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &at->aux,
+                     sizeof at->aux));
+    }
+    BLAS_TRY(&cuda->blas, cuda->blas.matmul(cuda->blas.handle, plan->operation, &one, at->a, plan->a,
+                                            at->b, plan->b, &beta, at->c, plan->c, at->c, plan->c,
+                                            algorithm, workspace, GIDD_CUDA_GEMM_WORKSPACE, stream));
+    return GIDD_OK;
+}
+
+typedef struct stopwatch {
+    cudaStream_t stream;
+    cudaEvent_t start, end;
+} stopwatch;
+
+// Milliseconds of one run, the fastest of a few; the first is not counted.
+static gidd_status time_candidate(const gidd_cuda *cuda, const gemm_plan *plan, const gemm_operands *at,
+                                  const cublasLtMatmulAlgo_t *algorithm, void *workspace,
+                                  const stopwatch *watch, float *ms_p)
+{
+    *ms_p = HUGE_VALF;
+    for (int i = 0; i <= TIMED_RUNS; i++) {
+        float ms = 0.0f;
+        GIDD_CUDA_TRY(cudaEventRecord(watch->start, watch->stream));
+        GIDD_TRY(enqueue(cuda, plan, at, algorithm, workspace, watch->stream));
+        GIDD_CUDA_TRY(cudaEventRecord(watch->end, watch->stream));
+        GIDD_CUDA_TRY(cudaEventSynchronize(watch->end));
+        GIDD_CUDA_TRY(cudaEventElapsedTime(&ms, watch->start, watch->end));
+        *ms_p = i > 0 && ms < *ms_p ? ms : *ms_p;
     }
     return GIDD_OK;
 }
 
-static gidd_status choose_algorithm(gidd_cuda *cuda, gemm_plan *plan)
+// The fastest of the candidates, on the product's own operands: what they hold before the first step does not matter,
+// and results go where the first step writes.
+static gidd_status time_candidates(const gidd_cuda *cuda, gemm_plan *plan, const gemm_operands *at,
+                                   const cublasLtMatmulHeuristicResult_t *candidates, int count, void *workspace)
 {
+    stopwatch watch = {0};
+    gidd_status status = GIDD_OK;
+    float best_ms = HUGE_VALF;
+    // Elsewhere than on the stream that may be recording, whose thread may not wait else.
+    enum cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+    GIDD_CUDA_TRY(cudaThreadExchangeStreamCaptureMode(&mode));
+    GIDD_TRY_GOTO(gidd_cuda_check(cudaStreamCreateWithFlags(&watch.stream, cudaStreamNonBlocking), "cudaStreamCreate"));
+    GIDD_TRY_GOTO(gidd_cuda_check(cudaEventCreate(&watch.start), "cudaEventCreate"));
+    GIDD_TRY_GOTO(gidd_cuda_check(cudaEventCreate(&watch.end), "cudaEventCreate"));
+    for (int i = 0; i < count; i++) {
+        float ms = 0.0f;
+        GIDD_TRY_GOTO(time_candidate(cuda, plan, at, &candidates[i].algo, workspace, &watch, &ms));
+        if (ms < best_ms) {
+            best_ms = ms;
+            plan->algorithm = candidates[i].algo;
+        }
+    }
+out:
+    if (watch.end != NULL) {
+        (void)cudaEventDestroy(watch.end);
+    }
+    if (watch.start != NULL) {
+        (void)cudaEventDestroy(watch.start);
+    }
+    if (watch.stream != NULL) {
+        (void)cudaStreamDestroy(watch.stream);
+    }
+    (void)cudaThreadExchangeStreamCaptureMode(&mode);
+    return status;
+}
+
+// What cuBLASLt thinks fastest, or what is. No answer is not an error: the plan stays unusable.
+static gidd_status ask_heuristic(gidd_device *device, gemm_plan *plan, const gemm_operands *at,
+                                 cublasLtMatmulPreference_t preference)
+{
+    const gidd_cuda *cuda = gidd_cuda_of(device);
+    cublasLtMatmulHeuristicResult_t answers[CANDIDATES];
+    int count = 0, good = 0, wanted = cuda->gemms->times_candidates ? CANDIDATES : 1;
+    GIDD_TRY(set_preference(&cuda->blas, preference, plan->shape.alignment));
+    cublasStatus_t result = cuda->blas.heuristic(cuda->blas.handle, plan->operation, plan->a, plan->b, plan->c,
+                                                 plan->c, preference, wanted, answers, &count);
+    for (int i = 0; result == CUBLAS_STATUS_SUCCESS && i < count; i++) {
+        if (answers[i].state == CUBLAS_STATUS_SUCCESS) {
+            answers[good++] = answers[i];
+        }
+    }
+    if (good == 0) {
+        return GIDD_OK;
+    }
+    plan->algorithm = answers[0].algo;
+    plan->is_usable = 1;
+    return good > 1 ? time_candidates(cuda, plan, at, answers, good, device->workspace) : GIDD_OK;
+}
+
+static gidd_status choose_algorithm(gidd_device *device, gemm_plan *plan, const gemm_operands *at)
+{
+    gidd_cuda *cuda = gidd_cuda_of(device);
     char key[sizeof cuda->gemms->adopted->key];
     write_key(key, sizeof key, &cuda->blas, &plan->shape);
     for (int64_t i = 0; i < cuda->gemms->adopted_count; i++) {
-        const gidd_gemm_choice_cuda *choice = &cuda->gemms->adopted[i];
+        const gidd_gemm_choice *choice = &cuda->gemms->adopted[i];
         if (strcmp(choice->key, key) == 0) {
             memcpy(&plan->algorithm, choice->algorithm, sizeof plan->algorithm);
             plan->is_usable = 1;
@@ -232,12 +324,13 @@ static gidd_status choose_algorithm(gidd_cuda *cuda, gemm_plan *plan)
     }
     cublasLtMatmulPreference_t preference = NULL;
     BLAS_TRY(&cuda->blas, cuda->blas.preference_create(&preference));
-    gidd_status status = ask_heuristic(&cuda->blas, plan, preference);
+    gidd_status status = ask_heuristic(device, plan, at, preference);
     (void)cuda->blas.preference_destroy(preference);
     return status;
 }
 
-static gidd_status plan_of(gidd_device *device, const gemm_shape *shape, gemm_plan **plan_p)
+static gidd_status plan_of(gidd_device *device, const gemm_shape *shape, const gemm_operands *at,
+                           gemm_plan **plan_p)
 {
     gidd_cuda *cuda = gidd_cuda_of(device);
     gidd_gemm_cache_cuda *cache = cuda->gemms;
@@ -254,7 +347,7 @@ static gidd_status plan_of(gidd_device *device, const gemm_shape *shape, gemm_pl
     plan->shape = *shape;
     gidd_status status = describe_plan(&cuda->blas, plan);
     if (status == GIDD_OK) {
-        status = choose_algorithm(cuda, plan);
+        status = choose_algorithm(device, plan, at);
     }
     if (status != GIDD_OK) {
         release_plan(&cuda->blas, plan);
@@ -266,7 +359,13 @@ static gidd_status plan_of(gidd_device *device, const gemm_shape *shape, gemm_pl
     return GIDD_OK;
 }
 
-int64_t gidd_gemm_choices_cuda(const gidd_device *device, gidd_gemm_choice_cuda *choices,
+gidd_status gidd_gemm_tune_cuda(gidd_device *device)
+{
+    gidd_cuda_of(device)->gemms->times_candidates = 1;
+    return GIDD_OK;
+}
+
+int64_t gidd_gemm_choices_cuda(const gidd_device *device, gidd_gemm_choice *choices,
                                int64_t most)
 {
     const gidd_gemm_cache_cuda *cache = gidd_cuda_of(device)->gemms;
@@ -285,7 +384,7 @@ int64_t gidd_gemm_choices_cuda(const gidd_device *device, gidd_gemm_choice_cuda 
     return count;
 }
 
-gidd_status gidd_gemm_adopt_cuda(gidd_device *device, const gidd_gemm_choice_cuda *choices,
+gidd_status gidd_gemm_adopt_cuda(gidd_device *device, const gidd_gemm_choice *choices,
                                  int64_t count)
 {
     gidd_gemm_cache_cuda *cache = gidd_cuda_of(device)->gemms;
@@ -319,29 +418,13 @@ static gidd_status run(gidd_device *device, gemm_shape shape, const gemm_operand
 {
     const gidd_cuda *cuda = gidd_cuda_of(device);
     gemm_plan *plan = NULL;
-    float one = 1.0f, beta = shape.accumulate ? 1.0f : 0.0f;
     if (device->workspace_bytes < GIDD_CUDA_GEMM_WORKSPACE) {
         return gidd_fail(GIDD_ERR_ARG, "a linear layer before gidd_device_reserve()");
     }
     shape.alignment = alignment_of(at);
-    GIDD_TRY(plan_of(device, &shape, &plan));
+    GIDD_TRY(plan_of(device, &shape, at, &plan));
     *is_done_p = plan->is_usable;
-    if (!plan->is_usable) {
-        return GIDD_OK;
-    }
-    if (at->bias != NULL) {
-        GIDD_TRY(
-            set(&cuda->blas, plan, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &at->bias, sizeof at->bias));
-    }
-    if (at->aux != NULL) {
-        GIDD_TRY(set(&cuda->blas, plan, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &at->aux,
-                     sizeof at->aux));
-    }
-    BLAS_TRY(&cuda->blas,
-             cuda->blas.matmul(cuda->blas.handle, plan->operation, &one, at->a, plan->a, at->b,
-                               plan->b, &beta, at->c, plan->c, at->c, plan->c, &plan->algorithm,
-                               device->workspace, GIDD_CUDA_GEMM_WORKSPACE, cuda->stream));
-    return GIDD_OK;
+    return plan->is_usable ? enqueue(cuda, plan, at, &plan->algorithm, device->workspace, cuda->stream) : GIDD_OK;
 }
 
 static gidd_status run_or_fail(gidd_device *device, const gemm_shape *shape,

@@ -6,8 +6,10 @@
 
 #include "base/log.h"
 #include "coordinator/skip_guard.h"
+#include "io/gemm_record.h"
 #include "worker/evaluate.h"
 #include "worker/memory.h"
+#include "worker/products.h"
 #include "worker/layout.h"
 
 #include <stdio.h>
@@ -56,10 +58,11 @@ static int wants_graphs(const gidd_worker *worker)
            (asked == GIDD_CONFIG_GRAPHS_AUTO && strncmp(worker->device->kernels->device, "cuda", 4) == 0);
 }
 
-// `rows`: sequences of a step on this rank.
-static gidd_status open_segments(gidd_worker *worker, int64_t rows)
+// Of a step. With `rehearse` they are recorded in any case and forgotten: every product has been met then.
+static gidd_status open_segments(gidd_worker *worker, int rehearse)
 {
     const gidd_config *config = worker->config;
+    int64_t            rows = config->training.global_batch / gidd_comm_size(worker->args.comms->workers);
     int64_t            micro_batches = (rows + worker->micro_batch - 1) / worker->micro_batch;
     gidd_skip_guard    guard; // only to know whether any order will say so
     gidd_skip_guard_init(&guard, config);
@@ -76,13 +79,33 @@ static gidd_status open_segments(gidd_worker *worker, int64_t rows)
                               .last_B = rows - (micro_batches - 1) * worker->micro_batch,
                               .micro_batches = micro_batches,
                               .may_skip = guard.skips,
-                              .use_graphs = wants_graphs(worker),
+                              .use_graphs = rehearse || wants_graphs(worker),
                               .chunk_done = gidd_step_poll,
                               .grads_ready = gidd_step_post,
                               .context = &worker->step},
         &worker->segments));
+    if (rehearse) {
+        gidd_segments_destroy(worker->segments);
+        worker->segments = NULL;
+    }
     worker->step.segments = worker->segments;
     return GIDD_OK;
+}
+
+static gidd_status meet_products(void *context)
+{
+    return open_segments(context, 1);
+}
+
+// The algorithms of all products, then the segments that use them.
+static gidd_status settle_products(gidd_worker *worker)
+{
+    GIDD_TRY(gidd_products_settle(&(gidd_products_args){.workers = worker->args.comms->workers,
+                                                        .device = worker->device,
+                                                        .run_dir = worker->config->run.dir,
+                                                        .meet = meet_products,
+                                                        .context = worker}));
+    return gidd_comm_agree(worker->args.comms->workers, open_segments(worker, 0));
 }
 
 // What takes memory on the device.
@@ -128,7 +151,7 @@ static gidd_status open_model(gidd_worker *worker)
         return gidd_fail(GIDD_ERR_NOMEM, "no memory for the evaluation batch");
     }
     gidd_batch_layout(&worker->eval_batch, worker->micro_batch, config->model.context, memory);
-    return open_segments(worker, rows);
+    return GIDD_OK;
 }
 
 // What carries the gradients: the same on all ranks, so that it is NCCL only where every rank has a GPU of its own.
@@ -146,6 +169,21 @@ static gidd_status open_reduction(gidd_worker *worker)
     worker->reduction_text = gidd_bucket_transport_name(transport);
     worker->step.buckets = worker->reduction.buckets;
     return GIDD_OK;
+}
+
+// The coordinator puts the record into its checkpoints.
+static gidd_status keep_products(gidd_worker *worker)
+{
+    char   path[GIDD_CONFIG_TEXT_MAX + 32];
+    size_t bytes = 0;
+    char  *text = NULL;
+    (void)snprintf(path, sizeof path, "%s/gemm.json", worker->config->run.dir);
+    if (!worker->is_coordinator || gidd_gemm_record_read(path, &text, &bytes) != GIDD_OK) {
+        return GIDD_OK; // none was made
+    }
+    worker->gemm_text = strndup(text, bytes);
+    free(text);
+    return worker->gemm_text != NULL ? GIDD_OK : gidd_fail(GIDD_ERR_NOMEM, "no memory for the record of matrix products");
 }
 
 gidd_status gidd_worker_build(gidd_worker *worker)
@@ -166,10 +204,12 @@ gidd_status gidd_worker_build(gidd_worker *worker)
     }
     GIDD_TRY(gidd_comm_agree(worker->world, local));
     if (worker->has_slice) {
-        local = open_reduction(worker);
+        local = settle_products(worker);
+        local = local == GIDD_OK ? open_reduction(worker) : local;
         worker->step.workers = worker->args.comms->workers;
     }
-    return gidd_comm_agree(worker->world, local);
+    GIDD_TRY(gidd_comm_agree(worker->world, local));
+    return gidd_comm_agree(worker->world, keep_products(worker));
 }
 
 gidd_status gidd_worker_open_feed(gidd_worker *worker, int64_t first_step, int64_t end_step)
@@ -210,4 +250,5 @@ void gidd_worker_release(gidd_worker *worker)
     gidd_run_lock_release(worker->lock);
     gidd_watch_destroy(worker->watch);
     free(worker->config_text);
+    free(worker->gemm_text);
 }

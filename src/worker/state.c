@@ -307,6 +307,7 @@ gidd_status gidd_worker_checkpoint_begin(gidd_worker *worker)
         {"config", worker->config_text},
         {"data_digest", gidd_data_set_info(worker->data)->data_digest},
         {"tokenizer_digest", gidd_data_set_info(worker->data)->tokenizer_digest},
+        {"gemm", worker->gemm_text}, // last: not always there
     };
     fingerprint print;
     fill_fingerprint(worker, &print);
@@ -318,7 +319,7 @@ gidd_status gidd_worker_checkpoint_begin(gidd_worker *worker)
         .world_size = gidd_comm_size(worker->world) - worker->args.comms->is_dedicated,
         .build_id = GIDD_BUILD_ID,
         .texts = texts,
-        .text_count = (int64_t)(sizeof texts / sizeof *texts),
+        .text_count = (int64_t)(sizeof texts / sizeof *texts) - (worker->gemm_text == NULL),
         .fingerprint = print.fields,
         .fingerprint_count = FINGERPRINT_FIELDS,
     };

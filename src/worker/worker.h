@@ -83,6 +83,7 @@ typedef struct gidd_worker {
     gidd_coordinator_mark   resume_mark;
     char                    device_text[256];
     char                   *config_text;    /* owned */
+    char                   *gemm_text;      /* owned; coordinator: RUN/gemm.json, NULL without one */
 } gidd_worker;
 
 /* join.c: build and configuration are the same everywhere; run directory and lock; data are there. Collective. */
