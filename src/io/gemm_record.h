@@ -21,7 +21,8 @@ typedef struct gidd_gemm_record {
     int64_t           count;
 } gidd_gemm_record;
 
-void gidd_gemm_record_release(gidd_gemm_record *record); /* NULL-safe. Local. */
+/* NULL-safe. Local. */
+void gidd_gemm_record_release(gidd_gemm_record *record);
 
 /* JSON, the same bytes for the same choices in any order. *text_p is to be freed. GIDD_ERR_ARG: a key twice, or one that
  * is not printable; GIDD_ERR_NOMEM. Local. */

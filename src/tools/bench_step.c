@@ -116,6 +116,7 @@ static gidd_status run_step(step_work *w, int64_t index, gidd_report *report)
     const gidd_order order = {
         .step = index,
         .lr = w->worker.config->optimizer.lr,
+        .loss_limit = HUGE_VAL,
         .actions = GIDD_ACT_TRAIN | (w->skips_clean ? (uint32_t)GIDD_ACT_SKIP_CLEAN : 0)};
     GIDD_TRY(gidd_comm_barrier(w->worker.world));
     int64_t start_ns = gidd_clock_ns();
