@@ -56,7 +56,7 @@ else
     source=$(cd "$here/../.." && pwd)
     # shellcheck source=hpc/lib/common.sh
     . "$source/hpc/lib/common.sh" && use_open_mpi_here
-    bin=${bin:-$source/build/gpu/bin} golden=$source/tests/golden data='' commit=$(git -C "$source" describe --always --dirty)
+    bin=${bin:-$source/build/gpu/bin} golden=$source/tests/golden data='' commit=$(git -C "$source" describe --always --dirty 2>/dev/null || printf unknown)
 fi
 [[ -x "$bin/device_present" ]] || {
     printf 'run.sh: no programs in %s: build them, or make a bundle with tests/gpu/make_bundle.sh\n' "$bin" >&2

@@ -24,7 +24,7 @@ fill_root() {
     mkdir -p "$root"/{bin,lib64,lib/x86_64-linux-gnu,usr,proc,dev,tmp,etc,sys}
     ln -s /bin "$root/usr/bin"
     cp -L /lib64/ld-linux-x86-64.so.2 "$root/lib64/"
-    for name in bash sh cat tail head cut cmp awk date mktemp rm timeout uname grep sed touch dirname env tr mkdir sleep; do
+    for name in bash sh cat tail head tee sort uniq cut cmp awk date mktemp rm timeout uname grep sed touch dirname env tr mkdir sleep; do
         cp -L "$(command -v "$name")" "$root/bin/"
         ldd "$(command -v "$name")" | awk '$3 ~ /^\// { print $3 }' >>"$work/needed"
     done
