@@ -4,21 +4,23 @@
 # bash tests/bench/self_correction.sh prepare|train|report [FOLDER]
 #
 # Does hybrid noise with self-correction repay itself? Two models of the same size see the same text in the same order
-# for the same number of steps; one is trained with p_u = 0.2, the other with masks alone. Everything happens in FOLDER
-# (default data/self-correction); the programs are those of $GIDD_BIN (default build/bin).
+# for the same number of steps; one is trained with p_u = 0.2, the other with masks alone. A third, autoregressive one
+# on the same text is the judge of their samples: it has no part in making them. Everything happens in FOLDER (default
+# data/self-correction); the programs are those of $GIDD_BIN (default build/bin).
 #
 #   prepare   the King James Bible as Debian packages it, in passages of ten verses; GPT-2's first 1500 merges as the
 #             tokenizer; shards. The order of passages is that of their digests: the last 200 are a sample of all books.
-#   train     both runs in turns, SLICE minutes each, so that at any time both have seen about as much; started again
+#   train     all runs in turns, SLICE minutes each, so that at any time all have seen about as much; started again
 #             it goes on.
 #   report    from each model NUM samples of STEPS steps, and the same after self-correction; the ELBO of all of them
-#             under both models, beside the entropy of their single tokens, and the table FOLDER/report.md.
+#             under both models and their likelihood under the judge, beside the entropy of their single tokens; the
+#             table FOLDER/report.md.
 #
 #     GIDD_TOKENIZER_DIR   a folder that holds GPT-2's vocab.bpe (else it is fetched)
 #     SLICE                minutes of one turn of training (3)
 #     NUM, STEPS           of sampling (256, 128)
 #     RANKS                of sampling and evaluation (1)
-#     JUDGE                a GPT-2 in safetensors, for generative perplexity as well
+#     JUDGE                a GPT-2 in safetensors, for its perplexity as well
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 top=$(cd "$here/../.." && pwd)
@@ -27,7 +29,7 @@ top=$(cd "$here/../.." && pwd)
 use_open_mpi_here
 
 readonly phase=${1:-} folder=${2:-data/self-correction} bin=${GIDD_BIN:-$top/build/bin}
-readonly runs=(pu0.2 pu0.0) merges=1500 verses=10
+readonly runs=(pu0.2 pu0.0) judge=autoregressive merges=1500 verses=10
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 # The text, one verse a line with its reference in front: the package is unpacked, not installed.
@@ -74,8 +76,9 @@ prepare() {
 
 # One turn of one run. 0: it has reached its last step, 75: it has not.
 train_slice() {
-    local code=0
-    mpirun -q -np 1 "$bin/gidd-worker" --config "$here/self_correction.yaml" model.p_uniform="${1#pu}" \
+    local code=0 kind=model.p_uniform=${1#pu}
+    [[ $1 != "$judge" ]] || kind=model.type=autoregressive
+    mpirun -q -np 1 "$bin/gidd-worker" --config "$here/self_correction.yaml" "$kind" \
         run.dir="$folder/$1" data.dir="$folder/shards" data.tokenizer="$folder/tokenizer" \
         run.max_minutes="${SLICE:-3}" </dev/null || code=$?
     return "$code"
@@ -83,9 +86,9 @@ train_slice() {
 
 train() {
     local finished=0 run code
-    while ((finished < ${#runs[@]})); do
+    while ((finished <= ${#runs[@]})); do
         finished=0
-        for run in "${runs[@]}"; do
+        for run in "${runs[@]}" "$judge"; do
             code=0
             train_slice "$run" || code=$?
             case $code in
@@ -123,7 +126,8 @@ report() {
             --tokenizer "$folder/tokenizer" --correct "$file.drawn.jsonl" --output "$file.corrected.jsonl"
         score "$run.valid" "$run"
         for kind in drawn corrected; do
-            for model in "${runs[@]}"; do
+            for model in "${runs[@]}" "$judge"; do
+                [[ -d "$folder/$model" ]] || continue # a report without the judge is one too
                 score "$run.$kind.by.$model" "$model" --samples "$file.$kind.jsonl"
             done
             if [[ -n "${JUDGE:-}" && ! -s "$file.$kind.judge.json" ]]; then

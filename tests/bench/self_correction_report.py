@@ -5,7 +5,8 @@
 usage: self_correction_report.py FOLDER RUN...
 
 FOLDER holds, for each run, its samples as they were drawn and corrected (RUN.drawn.jsonl, RUN.corrected.jsonl), its
-validation ELBO (RUN.valid.json), and the ELBO of the samples under every run's model (RUN.drawn.by.MODEL.json ...).
+validation ELBO (RUN.valid.json), the ELBO of the samples under every run's model (RUN.drawn.by.MODEL.json ...), their
+likelihood under an autoregressive model (RUN.drawn.by.autoregressive.json) and GPT-2's (RUN.drawn.judge.json) if there.
 """
 import json
 import math
@@ -50,28 +51,38 @@ def accuracy(samples, which):
     return f"{statistics.mean(values):.4f} ± {error:.4f}"
 
 
+JUDGES = (("by.autoregressive", "nll", "judge: nats a token"), ("judge", "generative_nll", "GPT-2: nats a token"))
+
+
+def judges_of(folder, runs):
+    return [judge for judge in JUDGES if os.path.exists(f"{folder}/{runs[0]}.drawn.{judge[0]}.json")]
+
+
+def judged(path, key):
+    report = load(path)
+    error = report.get("standard_error")
+    return f"{report[key]:.3f}" + (f" ± {error:.3f}" if error is not None else "")
+
+
 def print_run(folder, run, runs):
     drawn, corrected = (lines(f"{folder}/{run}.{kind}.jsonl") for kind in ("drawn", "corrected"))
     other = next(model for model in runs if model != run)
     for kind, samples, which in (("drawn", drawn, "initial"), ("corrected", corrected, "final")):
         own, by_other = (load(f"{folder}/{run}.{kind}.by.{model}.json") for model in (run, other))
-        judge = f"{folder}/{run}.{kind}.judge.json"
         row = [run, kind, accuracy(corrected, which), elbo(own), elbo(by_other), f"{unigram_entropy(samples):.3f}",
                f"{distinct_pairs(samples):.3f}"]
-        if os.path.exists(judge):
-            row.append(f"{load(judge)['ppl']:.1f}")
+        row += [judged(f"{folder}/{run}.{kind}.{judge}.json", key) for judge, key, _ in judges_of(folder, runs)]
         print("| " + " | ".join(row) + " |")
 
 
 def main():
     folder, runs = sys.argv[1], sys.argv[2:]
-    judged = os.path.exists(f"{folder}/{runs[0]}.drawn.judge.json")
     print("| model | steps | validation ELBO, nats a token |\n| --- | --- | --- |")
     for run in runs:
         valid = load(f"{folder}/{run}.valid.json")
         print(f"| {run} | {valid['step']} | {elbo(valid)} (unigram entropy {valid['unigram_entropy']:.3f}) |")
     head = ["samples of", "", "self-accuracy", "ELBO, own model", "ELBO, other model", "unigram entropy", "distinct pairs"]
-    head += ["judge's perplexity"] if judged else []
+    head += [title for _, _, title in judges_of(folder, runs)]
     print("\n| " + " | ".join(head) + " |\n|" + " --- |" * len(head))
     for run in runs:
         print_run(folder, run, runs)
