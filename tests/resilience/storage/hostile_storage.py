@@ -4,6 +4,7 @@
 
 Before step 1: a clear sentence and a documented exit code. While training: the checkpoints there are stay whole, a full
 disk is told with the bytes needed and free, training goes on and saves again when there is room."""
+import json
 import os
 import pathlib
 import shlex
@@ -79,6 +80,20 @@ class Cases:
         run = self.bench.work / "limited"
         ended = shell("ulimit -f 6000", worker(self.bench, self.o, run))
         return self.expect("file size limit", ended, (74,), "File too large", "12582912")
+
+    def slow_disk(self):
+        """Every fsync takes a second: the loop does not wait for it, one checkpoint is in flight at a time, and those that
+        come due meanwhile are left out instead of piling up."""
+        run = self.bench.work / "slow"
+        ended = driver.start(worker(self.bench, self.o, run, "training.steps=120", "log.every_steps=1"),
+                             LD_PRELOAD=str(self.o.shim), IOFAULT=f"path={run}/checkpoints,op=fsync,k=1,error=slow,forever")
+        good = self.expect("slow disk", ended, (0,), "step 120 is safe") and self.verify("slow disk", run)
+        steps = [json.loads(line)["slowest_step_ms"] for line in (run / "timings.jsonl").read_text().splitlines()]
+        saved = ended.text.count("is safe")
+        if max(steps) > driver.patience(900.0) or saved > 12:
+            self.tally.failed("slow disk", f"slowest step {max(steps):.0f} ms, {saved} checkpoints")
+            return False
+        return good
 
     # ---- before step 1
 

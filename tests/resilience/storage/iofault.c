@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 enum { OP_OPEN, OP_READ, OP_WRITE, OP_FSYNC, OP_FTRUNCATE, OP_FALLOCATE, OP_CLOSE, OP_RENAME, OP_UNLINK, OP_MKDIR, OP_RMDIR, OPS };
-enum { ERROR_SHORT = -1, ERROR_LATE = -2, ERROR_KILL = -3, FDS = 4096, PATH_BYTES = 4608 };
+enum { ERROR_SHORT = -1, ERROR_LATE = -2, ERROR_KILL = -3, ERROR_SPOIL = -4, ERROR_SLOW = -5, FDS = 4096, PATH_BYTES = 4608 };
 
 static const char *const op_names[OPS] = {"open",  "read",   "write",  "fsync", "ftruncate", "fallocate",
                                           "close", "rename", "unlink", "mkdir", "rmdir"};
@@ -26,7 +26,7 @@ static const struct {
     int value;
 } errors[] = {{"EIO", EIO},       {"ENOSPC", ENOSPC},     {"EINTR", EINTR},    {"EDQUOT", EDQUOT},   {"EACCES", EACCES},
               {"EROFS", EROFS},   {"EMFILE", EMFILE},     {"ESTALE", ESTALE},  {"short", ERROR_SHORT}, {"late", ERROR_LATE},
-              {"kill", ERROR_KILL}};
+              {"kill", ERROR_KILL}, {"spoil", ERROR_SPOIL}, {"slow", ERROR_SLOW}};
 
 // The shim is one piece of process-wide state by nature.
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -256,7 +256,7 @@ static int strike(int op, const char *path)
     if (shim.counted < shim.k || (shim.counted > shim.k && !shim.forever)) {
         return 0;
     }
-    if (shim.error == ERROR_SHORT && op != OP_WRITE && op != OP_READ) {
+    if ((shim.error == ERROR_SHORT && op != OP_WRITE && op != OP_READ) || (shim.error == ERROR_SPOIL && op != OP_WRITE)) {
         return 0;
     }
     shim.struck++;
@@ -399,6 +399,20 @@ static ssize_t read_at(int fd, void *data, size_t bytes, const off_t *offset)
     return report(fault, result);
 }
 
+// All of the bytes but one bit; claims to have written what was asked for.
+static long write_spoilt(int fd, const void *data, size_t bytes, const off_t *offset)
+{
+    char *copy = malloc(bytes + 1);
+    if (copy == NULL) {
+        return refuse(ENOMEM);
+    }
+    memcpy(copy, data, bytes);
+    copy[bytes / 2] = (char)(copy[bytes / 2] ^ 1);
+    long result = offset != NULL ? syscall(SYS_pwrite64, fd, copy, bytes, *offset) : syscall(SYS_write, fd, copy, bytes);
+    free(copy);
+    return result;
+}
+
 static ssize_t write_at(int fd, const void *data, size_t bytes, const off_t *offset)
 {
     if (path_of(fd)[0] == '\0') { // not watched: without the mutex, for it may wait
@@ -407,9 +421,10 @@ static ssize_t write_at(int fd, const void *data, size_t bytes, const off_t *off
     enter();
     int fault = strike(OP_WRITE, path_of(fd));
     bytes = fault == ERROR_SHORT && bytes > 1 ? bytes / 2 : bytes;
-    long result = fault > 0        ? refuse(fault)
-                  : offset != NULL ? syscall(SYS_pwrite64, fd, data, bytes, *offset)
-                                   : syscall(SYS_write, fd, data, bytes);
+    long result = fault > 0              ? refuse(fault)
+                  : fault == ERROR_SPOIL ? write_spoilt(fd, data, bytes, offset)
+                  : offset != NULL       ? syscall(SYS_pwrite64, fd, data, bytes, *offset)
+                                         : syscall(SYS_write, fd, data, bytes);
     if (result > 0) {
         off_t at = offset != NULL ? *offset : lseek(fd, 0, SEEK_CUR) - result;
         note(IOFAULT_WRITE, path_of(fd), "",
@@ -496,6 +511,9 @@ static int sync_fd(int fd, long number)
     leave();
     if (fault > 0) {
         return (int)refuse(fault);
+    }
+    if (fault == ERROR_SLOW) {
+        (void)sleep(1);
     }
     long result = syscall(number, fd);
     if (result == 0 && path[0] != '\0') {

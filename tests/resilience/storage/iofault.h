@@ -18,6 +18,7 @@
  *   E   EIO ENOSPC EINTR EDQUOT EACCES ...: not done, and reported so (close: done all the same)
  *       short  write, read: half is done      late: done, and then EIO reported
  *       kill   SIGKILL instead of the operation
+ *       spoil  write: one bit goes wrong, and nobody is told      slow  fsync: a second later
  *
  * Each strike is written as one line to IOFAULT_LOG (none set: not at all): "rank op path error".
  */

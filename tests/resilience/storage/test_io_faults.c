@@ -262,9 +262,40 @@ static void recovery_survives_every_failure(mpi_test *t)
     report(t, "recovering", &sum);
 }
 
+/* ---- a disk that lies ---------------------------------------------------------------------------- */
+
+// A bit that goes wrong on its way to the disk is found by reading back, and nothing gets a final name.
+static void silent_damage_is_read_back(mpi_test *t)
+{
+    storage s;
+    char last[256];
+    int64_t found = 0, cases = 0;
+    MPI_TEST_OK(t, storage_open(&s, t->set.world, 0));
+    MPI_TEST_OK(t, storage_write(&s, 1));
+    for (int rank = 0; rank < s.size; rank++) {
+        char spec[320];
+        (void)snprintf(spec, sizeof spec, "path=%s/checkpoints/step-000000002,op=write,k=1,error=spoil", s.run_dir);
+        (void)iofault_arm(s.rank == rank ? spec : NULL);
+        gidd_status attempt = storage_write(&s, 2);
+        const gidd_error story = *gidd_error_last();
+        int64_t struck = disarm(&s, rank, last);
+        MPI_TEST_CHECK(t, struck == 1 && attempt == GIDD_ERR_IO);
+        MPI_TEST_CHECK(t, strstr(story.text, "read back other than they were written") != NULL);
+        MPI_TEST_OK(t, storage_restore(&s, &found));
+        MPI_TEST_CHECK(t, found == 1);
+        cases++;
+    }
+    MPI_TEST_OK(t, storage_write(&s, 2));
+    storage_close(&s);
+    if (t->rank == 0) {
+        (void)printf("silent damage: %" PRId64 " cases, all read back\n", cases);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const mpi_test_case cases[] = {
+        {"silent_damage_is_read_back", silent_damage_is_read_back, 1},
         {"writing_survives_every_failure", writing_survives_every_failure, 1},
         {"recovery_survives_every_failure", recovery_survives_every_failure, 1},
     };
