@@ -5,12 +5,16 @@
  * that the disk may be in, and starts: the loader must find the step that was promised last, or the
  * one that was being written, whole; and nothing that is damaged may have a final name. Every eighth
  * time another checkpoint must then succeed. A failure prints its case: --first=K --cases=1 repeats it.
+ *
+ * With --worker the record is one of gidd-worker (IOFAULT_RECORD): what is found must be whole, and
+ * metrics.jsonl as long as the checkpoint counted, else the run could not go on.
  */
 #include "disk_model.h"
 #include "iofault.h"
 #include "storage_fixture.h"
 
 #include <inttypes.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 typedef struct replay {
@@ -18,6 +22,7 @@ typedef struct replay {
     gidd_comm *comm;
     const char *run;
     char folder[128];
+    int is_worker;
     int64_t found_new, found_old, found_none; /* outcomes */
     int64_t by_policy[DISK_POLICIES];
 } replay;
@@ -49,6 +54,37 @@ static gidd_status check_start(replay *r, storage *s, int64_t count, int64_t num
     return GIDD_OK;
 }
 
+static gidd_status check_worker(replay *r, const storage *s)
+{
+    char path[200];
+    struct stat info = {0};
+    gidd_checkpoint *checkpoint = NULL;
+    gidd_checkpoint_entry *entries = NULL;
+    int64_t count = 0, counted = 0;
+    GIDD_TRY(gidd_checkpoint_restore(
+        &(gidd_checkpoint_restore_args){.comm = s->comm, .run_dir = s->run_dir, .lock = s->lock}, &checkpoint));
+    r->found_none += checkpoint == NULL;
+    r->found_old += checkpoint != NULL;
+    counted = checkpoint != NULL ? gidd_checkpoint_fields_of(checkpoint)->metrics_bytes : 0;
+    gidd_checkpoint_close(checkpoint);
+    GIDD_TRY(gidd_checkpoint_list(s->run_dir, &entries, &count));
+    for (int64_t i = 0; i < count; i++) {
+        if (entries[i].kind == GIDD_CHECKPOINT_DAMAGED) {
+            free(entries);
+            return gidd_fail(GIDD_ERR_ARG, "something damaged had a final name");
+        }
+    }
+    free(entries);
+    (void)snprintf(path, sizeof path, "%s/metrics.jsonl", s->run_dir);
+    if (stat(path, &info) != 0 && counted == 0) {
+        return GIDD_OK;
+    }
+    return (int64_t)info.st_size >= counted
+               ? GIDD_OK
+               : gidd_fail(GIDD_ERR_ARG, "metrics.jsonl has %" PRId64 " bytes, the checkpoint counted %" PRId64,
+                           (int64_t)info.st_size, counted);
+}
+
 static gidd_status replay_one(replay *r, int64_t number, int keep)
 {
     storage s;
@@ -63,7 +99,7 @@ static gidd_status replay_one(replay *r, int64_t number, int keep)
     (void)snprintf(path, sizeof path, "%s/%s", r->folder, r->run);
     gidd_status status = storage_open_at(&s, r->comm, path, 0);
     if (status == GIDD_OK) {
-        status = check_start(r, &s, count, number);
+        status = r->is_worker ? check_worker(r, &s) : check_start(r, &s, count, number);
     }
     storage_release(&s);
     if (status != GIDD_OK) {
@@ -86,6 +122,7 @@ static gidd_status run(gidd_comm_set *set, int argc, char **argv)
         cases = strncmp(argv[i], "--cases=", 8) == 0 ? atoll(argv[i] + 8) : cases;
         first = strncmp(argv[i], "--first=", 8) == 0 ? atoll(argv[i] + 8) : first;
         keep |= strcmp(argv[i], "--keep") == 0;
+        r.is_worker |= strcmp(argv[i], "--worker") == 0;
     }
     if (argc < 4) {
         return gidd_fail(GIDD_ERR_USAGE, "power_replay ROOT RUN LOG [--cases=N] [--first=K] [--keep]");
