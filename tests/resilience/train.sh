@@ -106,24 +106,6 @@ PY
     [[ $rc -eq 78 ]] || die "on with p_u > 0: exit $rc, not 78"
 }
 
-scenario_kill() { # SIGKILL of a rank at many points; started again, the bytes are the uninterrupted ones
-    local number=0 fault
-    train whole 2
-    [[ $rc -eq 0 ]] || die "exit $rc"
-    for fault in rank=1,point=forward,step=2 rank=0,point=backward,step=9 rank=1,point=reduce,step=10 \
-        rank=0,point=update,step=11 rank=0,point=report,step=14 rank=1,point=ckpt_write,step=any \
-        rank=0,point=ckpt_manifest,step=any rank=0,point=ckpt_rename,step=any rank=0,point=ckpt_fsync_dir,step=any \
-        rank=0,point=ckpt_prune,step=any rank=1,point=eval,step=15 rank=0,point=order,step=23; do
-        number=$((number + 1))
-        # keep_last=1: the second commit, at the latest the last one, prunes, however slow the writer is
-        GIDD_FAULT="kill:${fault%,step=any}" train "kill$number" 2 checkpoint.keep_last=1
-        [[ $rc -eq 137 ]] || die "$fault: exit $rc, not 137"
-        until_finished "kill$number" 2
-        same_run whole "kill$number"
-    done
-    printf '%d kills, %d bit-exact\n' "$number" "$number"
-}
-
 scenario_random() { # kill -9 of a random rank at five random moments of a longer run
     local pid victims victim kills=0 start longer=(training.steps=1500 checkpoint.every_steps=20 eval.every_steps=200)
     train whole 2 "${longer[@]}"
