@@ -186,6 +186,64 @@ Test(decoder, samples_begin_and_end)
     tiny_close(t);
 }
 
+/* 20000 second tokens against the distribution that the model gives behind BOS, at a temperature: chi-square of 59
+ * degrees of freedom, five deviations above its mean at most. Also with the least probable left out. */
+static void check_chance(double temperature, double min_p)
+{
+    enum { MANY = 20000, LENGTH = 2, BOS = TINY_V - 3, BATCH = 100 };
+    static int32_t ids[MANY * LENGTH];
+    double p[TINY_V], counts[TINY_V] = {0}, total = 0.0, chi_square = 0.0;
+    int kinds = 0;
+    tiny *t = tiny_open(&(tiny_args){.mode = GIDD_MODEL_INFER, .loss = GIDD_LOSS_NEXT, .max_B = BATCH, .head_rows = BATCH});
+    gidd_ancestral *sampler = NULL;
+    void *memory = NULL;
+    gidd_batch_layout(&t->batch, 1, 1, t->memory);
+    t->batch.z[0] = BOS;
+    tiny_forward(t);
+    cr_assert_eq(gidd_model_logits(t->model, 0, 1, &memory), GIDD_OK);
+    for (int pass = 0; pass < 2; pass++) { /* the second leaves out what is below min_p */
+        double sum = 0.0;
+        for (int j = 0; j < TINY_V; j++) {
+            p[j] = pass > 0 ? (p[j] < min_p ? 0.0 : p[j]) : j == TINY_MASK ? 0.0 : exp((double)((float *)memory)[j] / temperature);
+            sum += p[j];
+        }
+        for (int j = 0; j < TINY_V; j++) {
+            p[j] /= sum;
+        }
+    }
+    cr_assert_eq(gidd_ancestral_create(&(gidd_ancestral_args){.model = t->model,
+                                                              .T = LENGTH,
+                                                              .temperature = temperature,
+                                                              .min_p = min_p,
+                                                              .seed = 4},
+                                       &sampler),
+                 GIDD_OK);
+    cr_assert_eq(gidd_ancestral_generate(sampler, 0, MANY, NULL, ids, NULL), GIDD_OK, "%s", gidd_error_last()->text);
+    for (int s = 0; s < MANY; s++) {
+        counts[ids[s * LENGTH + 1]]++;
+    }
+    for (int j = 0; j < TINY_V; j++) {
+        cr_assert(p[j] > 0.0 || counts[j] == 0.0, "id %d was drawn", j);
+        if (p[j] > 0.0) {
+            const double want = p[j] * MANY;
+            chi_square += (counts[j] - want) * (counts[j] - want) / want;
+            total += counts[j];
+            kinds++;
+        }
+    }
+    const double freedom = kinds - 1;
+    cr_assert(total == MANY && kinds > 10, "%d ids", kinds);
+    cr_assert(chi_square < freedom + 5.0 * sqrt(2.0 * freedom), "chi-square %g of %g", chi_square, freedom);
+    gidd_ancestral_destroy(sampler);
+    tiny_close(t);
+}
+
+Test(decoder, draws_are_the_models)
+{
+    check_chance(1.0, 0.0);
+    check_chance(2.0, 0.012);
+}
+
 Test(decoder, a_given_prefix_stays_and_is_seen)
 {
     int32_t given[COUNT * TINY_T], ids[COUNT * TINY_T], other[COUNT * TINY_T];

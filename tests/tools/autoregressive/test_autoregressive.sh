@@ -93,6 +93,19 @@ cmp "$work/whole/metrics.jsonl" "$work/shot/metrics.jsonl" >&2 || die "metrics o
 cmp "$work/whole/checkpoints/step-000000024/state.bin" "$work/shot/checkpoints/step-000000024/state.bin" >&2 ||
     die "state of the resumed run differs"
 
+# the CUDA kernels, on the host, train as the CPU's do
+for kind in cpu emu; do
+    train "$kind" 1 training.steps=5 log.every_steps=1 eval.every_steps=5 device.kind=$kind
+    [[ $rc -eq 0 || ($kind = emu && $rc -eq 69) ]] || die "device $kind: exit $rc"
+done
+[[ $rc -ne 0 ]] || python3 - "$work/cpu/metrics.jsonl" "$work/emu/metrics.jsonl" <<'PY' || die "emu differs from cpu"
+import json, sys
+cpu, emu = ([json.loads(line) for line in open(path)] for path in sys.argv[1:3])
+worst = max(abs(a[key] - b[key]) / abs(a[key]) for a, b in zip(cpu, emu) for key in a if key in ("loss", "valid_nll", "grad_norm"))
+assert len(cpu) == len(emu) == 6 and worst < 1e-5, worst
+print("emu against cpu, 5 steps:", worst)
+PY
+
 "$bin/gidd-eval" --checkpoint "$work/whole" --json >"$work/eval.json" 2>"$work/eval.log" || die "gidd-eval: exit $?"
 mpirun -np 2 "$bin/gidd-eval" --checkpoint "$work/whole" --json --batch 3 >"$work/eval2.json" 2>>"$work/eval.log" ||
     die "gidd-eval on 2 ranks: exit $?"
