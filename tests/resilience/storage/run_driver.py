@@ -97,7 +97,7 @@ def start(command, limit_s=120, **environment):
     listener = threading.Thread(target=listen)
     listener.start()
     try:
-        code = process.wait(limit_s)
+        code = process.wait(patience(limit_s))
     except subprocess.TimeoutExpired:
         process.kill()
         code = -1
