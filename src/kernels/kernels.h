@@ -47,6 +47,7 @@
     X(grad_norm, grad_norm)                                                                        \
     X(grad_norm_finish, grad_norm_finish)                                                          \
     X(adamw, adamw)                                                                                \
+    X(ema, ema)                                                                                    \
     X(cast, cast)                                                                                  \
     X(sample_step, sample_step)                                                                    \
     X(correct_step, correct_step)

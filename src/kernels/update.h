@@ -51,6 +51,16 @@ typedef struct gidd_adamw_args {
     int64_t                  count;
 } gidd_adamw_args;
 
+/* average = decay average + (1 - decay) theta, unless the update was skipped. The running average of the masters
+ * that evaluation may use in their place. */
+typedef struct gidd_ema_args {
+    float                   *average; /* [count] fp32 */
+    const float             *theta;   /* [count] fp32 */
+    const gidd_update_state *state;   /* of the update that theta has just had */
+    float                    decay;   /* in (0, 1)    */
+    int64_t                  count;
+} gidd_ema_args;
+
 /* target = E(source). */
 typedef struct gidd_cast_args {
     void        *target; /* [count] E    */

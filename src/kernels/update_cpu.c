@@ -127,6 +127,22 @@ gidd_status gidd_adamw_cpu(gidd_device *device, const gidd_adamw_args *args)
     return GIDD_OK;
 }
 
+gidd_status gidd_ema_cpu(gidd_device *device, const gidd_ema_args *args)
+{
+    GIDD_TRY(check_count("ema", args->count, args->average != NULL && args->theta != NULL && args->state != NULL));
+    if (args->count == 0 || args->state->skip) {
+        return GIDD_OK;
+    }
+    float *restrict average = args->average;
+    const float *restrict theta = args->theta;
+    const float keep = args->decay, add = (float)(1.0 - (double)args->decay);
+#pragma omp parallel for simd num_threads(device->threads) schedule(static)
+    for (int64_t i = 0; i < args->count; i++) {
+        average[i] = keep * average[i] + add * theta[i];
+    }
+    return GIDD_OK;
+}
+
 gidd_status gidd_cast_cpu(gidd_device *device, const gidd_cast_args *args)
 {
     GIDD_TRY(check_count("cast", args->count, args->target != NULL && args->source != NULL));

@@ -209,6 +209,45 @@ GIDD_LAUNCHER(adamw)(gidd_device *device, const gidd_adamw_args *args)
                   blocks_for(items, THREADS), THREADS, 0, *args, quads);
 }
 
+// ---- running average -------------------------------------------------------------------------
+
+static __global__ void __launch_bounds__(THREADS) ema_kernel(gidd_ema_args args, int64_t quads)
+{
+    if (args.state->skip) {
+        return;
+    }
+    float keep = args.decay, add = static_cast<float>(1.0 - static_cast<double>(args.decay));
+    int64_t i = static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x;
+    if (i < quads) {
+        float average[QUAD], theta[QUAD];
+        load_quad(average, args.average + i * QUAD);
+        load_quad(theta, args.theta + i * QUAD);
+#pragma unroll
+        for (int k = 0; k < QUAD; k++) {
+            average[k] = keep * average[k] + add * theta[k];
+        }
+        store_quad(args.average + i * QUAD, average);
+        return;
+    }
+    int64_t at = quads * QUAD + (i - quads);
+    if (at < args.count) {
+        args.average[at] = keep * args.average[at] + add * args.theta[at];
+    }
+}
+
+GIDD_LAUNCHER(ema)(gidd_device *device, const gidd_ema_args *args)
+{
+    GIDD_TRY(check_count("ema", args->count,
+                         args->average != NULL && args->theta != NULL && args->state != NULL));
+    if (args->count == 0) {
+        return GIDD_OK;
+    }
+    bool aligned = is_aligned(args->average, 16) && is_aligned(args->theta, 16);
+    int64_t quads = aligned ? args->count / QUAD : 0; // a piece that begins anywhere goes singly
+    int64_t items = quads + (args->count - quads * QUAD);
+    return launch(device, "ema", ema_kernel, blocks_for(items, THREADS), THREADS, 0, *args, quads);
+}
+
 // ---- cast ------------------------------------------------------------------------------------
 
 template <typename E>

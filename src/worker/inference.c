@@ -41,8 +41,7 @@ static void take_description(gidd_inference *inference, gidd_model_source *sourc
     inference->vocab = source->vocab;
     memcpy(inference->path, source->path, sizeof inference->path);
     memcpy(inference->tokenizer_digest, source->tokenizer_digest, sizeof inference->tokenizer_digest);
-    inference->params = source->params; // now ours
-    memset(&source->params, 0, sizeof source->params);
+    inference->params = source->params; // ours from now on; the source reads by them until it is closed
 }
 
 static gidd_status create_model(gidd_inference *inference, const gidd_inference_args *args)
@@ -74,6 +73,9 @@ gidd_status gidd_inference_open(gidd_inference *inference, const gidd_inference_
     }
     if (status == GIDD_OK) {
         status = read_parameters(inference, source);
+    }
+    if (inference->params.tensors != NULL) {
+        memset(&source->params, 0, sizeof source->params);
     }
     gidd_model_source_close(source);
     free(source);

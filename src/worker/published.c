@@ -278,5 +278,6 @@ gidd_status gidd_published_read(const gidd_published *published, const gidd_para
         count -= part;
         values += part;
     }
+    GIDD_ASSERT(count == 0); // the table has every element
     return GIDD_OK;
 }

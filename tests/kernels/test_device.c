@@ -66,6 +66,7 @@ Test(device, every_slot_refuses_missing_buffers)
 #define SET_COUNT_grad_norm(a) (a).count = 1
 #define SET_COUNT_grad_norm_finish(a) (a).count = 1
 #define SET_COUNT_adamw(a) (a).count = 1
+#define SET_COUNT_ema(a) (a).count = 1
 #define SET_COUNT_cast(a) (a).count = 1
 #define SET_COUNT_sample_step(a) (a).rows = (a).width = (a).stride = 1, (a).temperature = 1.0
 #define SET_COUNT_correct_step(a) (a).rows = (a).width = (a).stride = 1, (a).temperature = 1.0

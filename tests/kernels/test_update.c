@@ -222,6 +222,52 @@ Test(update, skip_changes_nothing)
     gidd_device_close(device);
 }
 
+// The average of `before` and theta, handed over in pieces.
+static void run_ema(gidd_device *device, const double *before, const double *theta, const gidd_update_state *state,
+                    int64_t piece, float *after)
+{
+    buffer average = buffer_of(device, GIDD_F32, before, COUNT), source = buffer_of(device, GIDD_F32, theta, COUNT),
+           dev_state = buffer_of_bytes(device, state, sizeof *state);
+    for (int64_t first = 0; first < COUNT; first += piece) {
+        CHECK_OK(device->kernels->ema(
+            device, &(gidd_ema_args){.average = (float *)average.memory + first,
+                                     .theta = (const float *)source.memory + first,
+                                     .state = dev_state.memory,
+                                     .decay = 0.999f,
+                                     .count = COUNT - first < piece ? COUNT - first : piece}));
+    }
+    buffer_bytes(&average, after);
+    buffer_release(&average);
+    buffer_release(&source);
+    buffer_release(&dev_state);
+}
+
+// Exactly the two products and the sum, whatever the device and the pieces; a skipped update leaves it alone.
+Test(update, ema)
+{
+    static float      after[COUNT];
+    const int64_t     pieces[] = {COUNT, 1000, 17};
+    gidd_device      *device = open_test_device(GIDD_BF16, 2);
+    gidd_update_state state = make_state(2);
+    double *before = random_values(78, COUNT, 1.0, GIDD_F32), *theta = random_values(79, COUNT, 1.0, GIDD_F32);
+    const float keep = 0.999f, add = (float)(1.0 - (double)keep);
+    for (size_t p = 0; p < sizeof pieces / sizeof *pieces; p++) {
+        run_ema(device, before, theta, &state, pieces[p], after);
+        for (int i = 0; i < COUNT; i++) {
+            float kept = keep * (float)before[i], added = add * (float)theta[i];
+            cr_assert_eq(after[i], kept + added, "element %d", i);
+        }
+    }
+    state.skip = 1;
+    run_ema(device, before, theta, &state, COUNT, after);
+    for (int i = 0; i < COUNT; i++) {
+        cr_assert_eq(after[i], (float)before[i]);
+    }
+    free(before);
+    free(theta);
+    gidd_device_close(device);
+}
+
 Test(update, cast)
 {
     for (int t = 0; t < 2; t++) {

@@ -71,5 +71,91 @@ scenario_round() { # published -> run -> published, both ways of counting rows: 
     refuse 73 "again128 exists" "$bin/gidd-checkpoint" export "$work/run128" "$work/again128"
 }
 
+scenario_bad() { # everything that can be wrong with a published model: named, refused, exit code 65
+    local kind story count=0
+    run "$bin/vectors_model" "$golden" "$work/model"
+    while IFS='|' read -r kind story; do
+        run python3 "$here/damage_model.py" "$work/model" "$work/$kind" "$kind"
+        refuse 65 "$story" "$bin/gidd-checkpoint" export "$work/$kind" "$work/$kind-out"
+        [[ ! -e "$work/$kind-out" ]] || die "$kind: something was written"
+        count=$((count + 1))
+    done <<'KINDS'
+overlap|tensor blocks.1.attn_qkv.weight begins at byte
+range|tensor vocab_embed.embedding: its data end at byte
+cut|but the file has only
+dtype|tensor blocks.1.attn_qkv.weight has dtype I32
+shape|tensor blocks.1.attn_qkv.weight has shape [64, 192], must be [192, 64]
+missing|tensor blocks.1.attn_qkv.weight is missing
+surplus|tensor blocks.9.norm1.weight is not of this model
+twice|duplicate
+nan|tensor blocks.1.attn_qkv.weight: element 5 is nan
+rotary|tensor rotary_emb.sin_cached is not the rotary table of this model
+bias|tensor logit_bias is 1
+header|its header has 1099511627776 bytes
+text|not valid JSON
+no-config|no config.json
+no-tensors|no model.safetensors
+type|model_type is 'gpt2'
+layers|num_hidden_layers is no whole number
+vocabulary|vocab_size 100 does not fit a tokenizer of 95 ids
+width|model.hidden_size: 63
+KINDS
+    [[ $count -eq 19 ]] || die "only $count kinds were tried"
+    refuse 66 "no checkpoint" "$bin/gidd-checkpoint" export "$work/nothing" "$work/out"
+    refuse 64 "--dtype" "$bin/gidd-checkpoint" export --dtype fp8 "$work/model" "$work/out"
+    refuse 65 "config.json" "$bin/gidd-checkpoint" import "$work/no-config" "$work/run"
+    refuse 65 "is missing" "$bin/gidd-sample" --model "$work/missing"
+    refuse 65 "is missing" "$bin/gidd-eval" --model "$work/missing/model.safetensors"
+    refuse 64 "one of --checkpoint and --model" "$bin/gidd-eval" --model "$work/model" --checkpoint "$work/model"
+    refuse 78 "the model has '64'" "$bin/gidd-eval" --model "$work/model" model.hidden_size=128
+}
+
+# A configuration of a small model, and shards to train it on: the sources' own headers.
+prepare_training() {
+    cat >"$work/config.yaml" <<YAML
+run: {dir: $work/run, seed: 7}
+data: {dir: $work/shards, tokenizer: $here/../../fixtures/tokenizer, suffixes: h, valid_documents: 8}
+model: {hidden_size: 32, blocks: 2, heads: 2, cond_size: 16, context: 64, p_uniform: 0.1}
+optimizer: {lr: 3.0e-3, warmup_steps: 2}
+training: {steps: 8, global_batch: 8, precision: fp32}
+checkpoint: {every_steps: 0}
+eval: {every_steps: 0}
+log: {every_steps: 2, tensorboard: off}
+YAML
+    run "$bin/gidd-shard" --config "$work/config.yaml" --input "$here/../../../src/base" --output "$work/shards"
+}
+
+# train RUN [overrides...]
+train() {
+    run mpirun -np 2 "$bin/gidd-worker" --config "$work/config.yaml" "run.dir=$work/$1" "${@:2}"
+}
+
+# Evaluations of two models that must be the same but for their paths.
+same_eval() {
+    grep -v '^checkpoint' "$1" >"$1.numbers"
+    grep -v '^checkpoint' "$2" >"$2.numbers"
+    run diff "$1.numbers" "$2.numbers"
+}
+
+scenario_trained() { # a model trained here: evaluated and sampled from what was exported as from the run
+    prepare_training
+    train run
+    run "$bin/gidd-checkpoint" export "$work/run" "$work/model"
+    run cmp "$here/../../fixtures/tokenizer/encoder.json" "$work/model/vocab.json"
+    "$bin/gidd-eval" --checkpoint "$work/run" >"$work/eval-run" 2>"$work/log" || die "gidd-eval: exit $?"
+    "$bin/gidd-eval" --config "$work/config.yaml" --model "$work/model" >"$work/eval-model" 2>"$work/log" ||
+        die "gidd-eval --model: exit $?"
+    same_eval "$work/eval-run" "$work/eval-model"
+    "$bin/gidd-sample" --checkpoint "$work/run" --num 2 --steps 4 >"$work/sample-run" 2>"$work/log" || die "gidd-sample: exit $?"
+    "$bin/gidd-sample" --model "$work/model/model.safetensors" --num 2 --steps 4 --tokenizer "$here/../../fixtures/tokenizer" \
+        training.precision=fp32 >"$work/sample-model" 2>"$work/log" || die "gidd-sample --model: exit $?"
+    run cmp "$work/sample-run" "$work/sample-model"
+    # another tokenizer than the model's is refused, not decoded with
+    cp -r "$here/../../fixtures/tokenizer" "$work/tokenizer"
+    printf '\n' >>"$work/tokenizer/encoder.json"
+    refuse 65 "another tokenizer" "$bin/gidd-sample" --model "$work/model" --num 1 --steps 1 --tokenizer "$work/tokenizer"
+    refuse 65 "another tokenizer" "$bin/gidd-checkpoint" export "$work/run" "$work/model2" "data.tokenizer=$work/tokenizer"
+}
+
 "scenario_$scenario"
 printf 'ok %s\n' "$scenario"
