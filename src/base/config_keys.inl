@@ -40,6 +40,7 @@
     X(model, cond_size, INT, "128", 1, 4096, NULL, IDENTITY, "C: width of the time conditioning (diffusion)")                   \
     X(model, context, INT, "512", 2, 65536, NULL, IDENTITY, "T: tokens of a sequence")                              \
     X(model, pad, ENUM, "own", 0, 0, "own|eos", IDENTITY, "id of PAD: one of its own before MASK, or EOS's, as in models published with 50258 ids") \
+    X(model, init_from, TEXT, "", 0, 0, NULL, IDENTITY, "start from this model: run or step directory, .safetensors file or its folder; empty: random") \
     X(model, p_uniform, REAL, "0.0", 0, 0.99, NULL, SEMANTIC, "p_u: share of uniform noise at t = 1/2; 0: masks only")
 
 #define GIDD_CONFIG_KEYS_diffusion(X)                                                                               \
@@ -59,6 +60,7 @@
     X(optimizer, epsilon, REAL, "1e-9", 1e-30, 1, NULL, SEMANTIC, "AdamW: epsilon")                                 \
     X(optimizer, weight_decay, REAL, "0.02", 0, 10, NULL, SEMANTIC, "AdamW: decay of every parameter")              \
     X(optimizer, clip, REAL, "1.0", 0, 1e30, NULL, SEMANTIC, "largest L2 norm of the gradient; 0: no clipping")     \
+    X(optimizer, ema_decay, REAL, "0", 0, 0.9999999, NULL, SEMANTIC, "decay of a running average of the parameters, for --ema of the tools; 0: none") \
     X(optimizer, schedule, ENUM, "cosine", 0, 0, "cosine|linear|constant", SEMANTIC, "learning-rate schedule")      \
     X(optimizer, warmup_steps, INT, "10000", 0, 1e12, NULL, SEMANTIC, "steps of linear warm-up (cosine, linear)")
 

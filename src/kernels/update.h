@@ -57,7 +57,7 @@ typedef struct gidd_ema_args {
     float                   *average; /* [count] fp32 */
     const float             *theta;   /* [count] fp32 */
     const gidd_update_state *state;   /* of the update that theta has just had */
-    float                    decay;   /* in (0, 1)    */
+    float                    decay;   /* in [0, 1)    */
     int64_t                  count;
 } gidd_ema_args;
 

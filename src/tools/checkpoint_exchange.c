@@ -23,6 +23,7 @@ gidd_status gidd_exchange_export(const gidd_exchange_words *words)
     int is_bf16 = words->dtype != NULL && strcmp(words->dtype, "bf16") == 0;
     GIDD_TRY(gidd_export_model(&(gidd_export_args){.model = words->from,
                                                    .folder = words->to,
+                                                   .weights = words->ema ? GIDD_MODEL_AVERAGE : GIDD_MODEL_MASTERS,
                                                    .dtype = is_bf16 ? GIDD_SAFETENSORS_BF16 : GIDD_SAFETENSORS_F32,
                                                    .cli = &words->cli}));
     printf("%s: exported to %s\n", words->from, words->to);

@@ -13,6 +13,7 @@ typedef struct gidd_exchange_words {
     gidd_cli    cli;
     const char *from, *to;
     const char *format, *dtype; /* NULL: safetensors, fp32 */
+    int         ema;            /* export the running average */
 } gidd_exchange_words;
 
 /* export RUN_OR_STEP OUT_FOLDER. By rank 0; the others have nothing to do. USAGE: unknown words. Local. */

@@ -21,7 +21,16 @@ typedef struct checkpoint_options {
     gidd_exchange_words exchange; // export, import
 } checkpoint_options;
 
-enum { OPTION_TEXT = 256, OPTION_KEEP_LAST, OPTION_KEEP_EVERY, OPTION_FORMAT, OPTION_DTYPE, OPTION_DRY_RUN, OPTION_THREADS };
+enum {
+    OPTION_TEXT = 256,
+    OPTION_KEEP_LAST,
+    OPTION_KEEP_EVERY,
+    OPTION_FORMAT,
+    OPTION_DTYPE,
+    OPTION_EMA,
+    OPTION_DRY_RUN,
+    OPTION_THREADS,
+};
 
 static const struct argp_option options[] = {
     {"text", OPTION_TEXT, "NAME", 0, "inspect: print this text alone (config, for example)", 0},
@@ -31,6 +40,7 @@ static const struct argp_option options[] = {
     {"threads", OPTION_THREADS, "N", 0, "verify, prune: readers on each rank (default: the processors)", 0},
     {"format", OPTION_FORMAT, "NAME", 0, "export, import: safetensors", 0},
     {"dtype", OPTION_DTYPE, "TYPE", 0, "export: fp32 (default) or bf16", 0},
+    {"ema", OPTION_EMA, NULL, 0, "export: the running average instead of the parameters", 0},
     {0},
 };
 
@@ -112,6 +122,9 @@ static error_t parse_option(int key, char *word, struct argp_state *state)
         return 0;
     case OPTION_FORMAT:
         o->exchange.format = word;
+        return 0;
+    case OPTION_EMA:
+        o->exchange.ema = 1;
         return 0;
     case OPTION_DTYPE:
         o->exchange.dtype = word;

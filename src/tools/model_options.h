@@ -3,6 +3,7 @@
  * Where the tools that use a trained model get it from: one set of options and one way to open it.
  *
  *     --checkpoint DIR   run directory (its newest checkpoint) or step directory
+ *     --ema              the running average of a checkpoint's parameters in place of the parameters themselves
  *     --model PATH       published model: a .safetensors file with config.json beside it, or a folder of both
  *
  * A tool has this argp as a child, with a gidd_model_options as its input; gidd_cli_argp comes with it.
@@ -16,6 +17,7 @@
 
 typedef struct gidd_model_options {
     gidd_cli    cli;
+    gidd_model_weights weights;
     const char *path; /* borrowed from argv; set when parsing has succeeded */
     int         optional; /* set by the program while parsing: no model may be given, path is then NULL */
 } gidd_model_options;

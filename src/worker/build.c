@@ -38,8 +38,9 @@ static gidd_status open_loader(gidd_worker *worker)
 
 static gidd_status make_layout(gidd_worker *worker)
 {
-    static const char *const sections[] = {"master", "adam_m", "adam_v"};
-    return gidd_layout_of_params(&worker->params, sections, (int)(sizeof sections / sizeof *sections), &worker->layout);
+    static const char *const sections[] = {"master", "adam_m", "adam_v", "ema"}; // in the order of section_memory
+    const int                count = worker->config->optimizer.ema_decay > 0 ? 4 : 3;
+    return gidd_layout_of_params(&worker->params, sections, count, &worker->layout);
 }
 
 // All of the parameters' state, or with ZeRO-1 this rank's pieces.
@@ -120,7 +121,8 @@ static gidd_status allocate_model(gidd_worker *worker, const gidd_model_args *ar
                                                           .beta2 = config->optimizer.beta2,
                                                           .epsilon = config->optimizer.epsilon,
                                                           .weight_decay = config->optimizer.weight_decay,
-                                                          .clip = config->optimizer.clip},
+                                                          .clip = config->optimizer.clip,
+                                                          .ema_decay = config->optimizer.ema_decay},
                                    &worker->optimizer));
     return gidd_results_create(worker->model, worker->optimizer, &worker->results);
 }

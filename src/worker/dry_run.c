@@ -53,6 +53,11 @@ static gidd_status plan_memory(const gidd_config *config, dry_plan *plan)
                                                             .max_T = config->model.context},
                                          plan->lines, &plan->line_count);
     gidd_device_close(device);
+    if (status == GIDD_OK && config->optimizer.ema_decay > 0 && plan->line_count < GIDD_MEMORY_LINES) {
+        gidd_plan_line *line = &plan->lines[plan->line_count++];
+        (void)snprintf(line->name, sizeof line->name, "running average");
+        line->bytes = (size_t)plan->slice.own_count * sizeof(float);
+    }
     return status;
 }
 
@@ -60,7 +65,7 @@ static gidd_status plan_memory(const gidd_config *config, dry_plan *plan)
 static gidd_status noised_share(const gidd_config *config, int32_t base_ids, double *share_p)
 {
     enum { POINTS = 4096 };
-    gidd_vocab         vocab = gidd_vocab_of(base_ids);
+    gidd_vocab         vocab = gidd_resolve_vocab(config, base_ids);
     gidd_schedule_args args = gidd_resolve_schedule(config, &vocab);
     gidd_schedule      schedule;
     double             clean = 0;
@@ -98,6 +103,7 @@ static void print_work(const gidd_config *config, const dry_plan *plan)
 static void print_plan(const gidd_config *config, int ranks, const dry_plan *plan)
 {
     const double gib = 1073741824.0;
+    int          average = config->optimizer.ema_decay > 0; // one more vector beside the two moments
     double       total = 0;
     int64_t      G = config->training.global_batch, T = config->model.context;
     printf("model         D %" PRId64 ", %" PRId64 " blocks, %" PRId64 " heads, context %" PRId64 ", vocabulary %" PRId64
@@ -115,8 +121,9 @@ static void print_plan(const gidd_config *config, int ranks, const dry_plan *pla
         total += (double)plan->lines[i].bytes;
     }
     printf("  %-32s %10.3f GiB\n", "total", total / gib);
-    printf("checkpoint    %.3f GiB (masters and two moments, fp32), every %" PRId64 " steps, %" PRId64 " kept\n",
-           3.0 * 4 * (double)plan->params.count / gib, config->checkpoint.every_steps, config->checkpoint.keep_last);
+    printf("checkpoint    %.3f GiB (masters, two moments%s, fp32), every %" PRId64 " steps, %" PRId64 " kept\n",
+           (3.0 + average) * 4 * (double)plan->params.count / gib, average ? ", average" : "", config->checkpoint.every_steps,
+           config->checkpoint.keep_last);
 }
 
 gidd_status gidd_worker_dry_run(const gidd_config *config, int ranks)

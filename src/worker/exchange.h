@@ -15,10 +15,12 @@
 #include "base/cli.h"
 #include "comm/comm.h"
 #include "io/safetensors.h"
+#include "worker/model_source.h"
 
 typedef struct gidd_export_args {
     const char            *model;  /* see gidd_model_source_args.path */
     const char            *folder; /* to be made; must not exist */
+    gidd_model_weights     weights;
     gidd_safetensors_dtype dtype;  /* F32 or BF16; buffers stay F32 */
     const gidd_cli        *cli;    /* overrides: data.tokenizer=DIR */
 } gidd_export_args;

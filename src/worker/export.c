@@ -240,7 +240,8 @@ gidd_status gidd_export_model(const gidd_export_args *args)
     }
     e->args = args;
     gidd_status status =
-        gidd_model_source_open(&e->source, &(gidd_model_source_args){.path = args->model, .cli = args->cli});
+        gidd_model_source_open(&e->source, &(gidd_model_source_args){
+                                               .path = args->model, .weights = args->weights, .cli = args->cli});
     if (status == GIDD_OK && e->source.params.shape.type == GIDD_MODEL_AUTOREGRESSIVE) {
         status = gidd_fail(GIDD_ERR_UNSUPPORTED, "%s is an autoregressive model: export writes diffusion models", args->model);
     }

@@ -66,7 +66,7 @@ gidd_status gidd_inference_open(gidd_inference *inference, const gidd_inference_
         return gidd_fail(GIDD_ERR_NOMEM, "no memory for a model");
     }
     gidd_status status =
-        gidd_model_source_open(source, &(gidd_model_source_args){.path = args->model, .cli = args->cli});
+        gidd_model_source_open(source, &(gidd_model_source_args){.path = args->model, .weights = args->weights, .cli = args->cli});
     if (status == GIDD_OK) {
         take_description(inference, source);
         status = create_model(inference, args);

@@ -11,9 +11,11 @@
 #include "diffusion/vocab.h"
 #include "io/digest.h"
 #include "model/model.h"
+#include "worker/model_source.h"
 
 typedef struct gidd_inference_args {
     const char     *model; /* see gidd_model_source_args.path */
+    gidd_model_weights weights;
     const gidd_cli *cli;   /* overrides of the model's configuration */
     int64_t         max_B; /* sequences at once */
     int             node_rank, node_size; /* place among the ranks of this node: device and threads */

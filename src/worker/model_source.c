@@ -72,7 +72,10 @@ static gidd_status open_checkpoint(gidd_model_source *source, const gidd_model_s
     GIDD_TRY(read_fields(source, gidd_checkpoint_fields_of(source->checkpoint)));
     GIDD_TRY(finish_opening(source, args->cli));
     const gidd_checkpoint_layout *layout = gidd_checkpoint_layout_of(source->checkpoint);
-    source->section = gidd_checkpoint_section(layout, "master");
+    source->section = gidd_checkpoint_section(layout, args->weights == GIDD_MODEL_AVERAGE ? "ema" : "master");
+    if (source->section < 0 && args->weights == GIDD_MODEL_AVERAGE) {
+        return gidd_fail(GIDD_ERR_USAGE, "%s has no running average: optimizer.ema_decay was 0", source->path);
+    }
     if (source->section < 0 || layout->elements != source->params.count) {
         return gidd_fail(GIDD_ERR_CORRUPT, "%s does not hold the parameters of its configuration", source->path);
     }
@@ -83,6 +86,9 @@ static gidd_status open_checkpoint(gidd_model_source *source, const gidd_model_s
 
 static gidd_status open_published(gidd_model_source *source, const gidd_model_source_args *args)
 {
+    if (args->weights == GIDD_MODEL_AVERAGE) {
+        return gidd_fail(GIDD_ERR_USAGE, "%s is a published model: it has one set of parameters, no running average", args->path);
+    }
     const gidd_cli file_only = {.config_path = args->cli != NULL ? args->cli->config_path : NULL};
     if (args->cli != NULL) { // the overrides come last, over config.json
         GIDD_TRY(gidd_cli_load(&file_only, 0, &source->config));

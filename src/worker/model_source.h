@@ -13,8 +13,15 @@
 #include "io/checkpoint.h"
 #include "worker/published.h"
 
+/* Which of a checkpoint's vectors of parameters. */
+typedef enum gidd_model_weights {
+    GIDD_MODEL_MASTERS = 0,
+    GIDD_MODEL_AVERAGE, /* the running average, of a run with optimizer.ema_decay */
+} gidd_model_weights;
+
 typedef struct gidd_model_source_args {
     const char     *path; /* run directory (its newest checkpoint), step directory, model folder or .safetensors */
+    gidd_model_weights weights; /* USAGE where there is no average */
     const gidd_cli *cli;  /* overrides; for a published model, which says nothing of data, also a file. Or NULL */
 } gidd_model_source_args;
 

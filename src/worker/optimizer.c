@@ -27,6 +27,11 @@ static gidd_status allocate(gidd_optimizer *optimizer)
     optimizer->m = memory;
     GIDD_TRY(gidd_device_alloc(device, bytes, "second moments", &memory));
     optimizer->v = memory;
+    if (optimizer->args.ema_decay > 0) {
+        GIDD_TRY(gidd_device_alloc(device, bytes, "running average", &memory));
+        optimizer->average = memory;
+        GIDD_TRY(gidd_device_zero(device, optimizer->average, bytes));
+    }
     GIDD_TRY(gidd_device_alloc(device, partials_bytes(optimizer), "norm partials", &memory));
     optimizer->partials = memory;
     GIDD_TRY(gidd_device_alloc(device, sizeof(*optimizer->state), "update state", &memory));
@@ -68,6 +73,7 @@ void gidd_optimizer_destroy(gidd_optimizer *optimizer)
     gidd_device_host_free(device, optimizer->sent);
     gidd_device_free(device, optimizer->state, sizeof(*optimizer->state));
     gidd_device_free(device, optimizer->partials, partials_bytes(optimizer));
+    gidd_device_free(device, optimizer->average, optimizer->average != NULL ? moment_bytes(optimizer) : 0);
     gidd_device_free(device, optimizer->v, moment_bytes(optimizer));
     gidd_device_free(device, optimizer->m, moment_bytes(optimizer));
     gidd_slice_release(&optimizer->whole);
@@ -127,6 +133,35 @@ static gidd_status adamw_of_part(gidd_optimizer *optimizer, gidd_model *model, c
     return device->kernels->adamw(device, &args);
 }
 
+// average = decay average + (1 - decay) master, of every part.
+static gidd_status average_parts(gidd_optimizer *optimizer, const gidd_model *model, double decay)
+{
+    gidd_device *device = optimizer->args.device;
+    for (int64_t i = 0; i < optimizer->slice->part_count; i++) {
+        const gidd_slice_part *part = &optimizer->slice->parts[i];
+        const gidd_ema_args    args = {
+            .average = optimizer->average + part->own,
+            .theta = gidd_model_own_master(model, part),
+            .state = optimizer->state,
+            .decay = (float)decay,
+            .count = part->count,
+        };
+        GIDD_TRY(device->kernels->ema(device, &args));
+    }
+    return GIDD_OK;
+}
+
+gidd_status gidd_optimizer_start_average(gidd_optimizer *optimizer, const gidd_model *model)
+{
+    gidd_device *device = optimizer->args.device;
+    if (optimizer->average == NULL) {
+        return GIDD_OK;
+    }
+    GIDD_TRY(gidd_device_zero(device, optimizer->state, sizeof(*optimizer->state))); // skips nothing
+    GIDD_TRY(gidd_device_zero(device, optimizer->average, moment_bytes(optimizer)));
+    return average_parts(optimizer, model, 0.0);
+}
+
 gidd_status gidd_optimizer_apply(gidd_optimizer *optimizer, gidd_model *model)
 {
     gidd_device                     *device = optimizer->args.device;
@@ -139,7 +174,7 @@ gidd_status gidd_optimizer_apply(gidd_optimizer *optimizer, gidd_model *model)
     for (int64_t i = 0; i < optimizer->slice->part_count; i++) {
         GIDD_TRY(adamw_of_part(optimizer, model, &optimizer->slice->parts[i]));
     }
-    return GIDD_OK;
+    return optimizer->average != NULL ? average_parts(optimizer, model, optimizer->args.ema_decay) : GIDD_OK;
 }
 
 gidd_status gidd_optimizer_step(gidd_optimizer *optimizer, gidd_model *model, int64_t k, double lr)

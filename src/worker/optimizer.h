@@ -23,6 +23,7 @@ typedef struct gidd_optimizer_args {
     const gidd_slice  *slice;  /* borrowed; NULL: a whole one                       */
     double             beta1, beta2, epsilon, weight_decay;
     double             clip; /* largest norm of the gradient; <= 0: no clipping     */
+    double             ema_decay; /* of the running average; 0: none is kept           */
 } gidd_optimizer_args;
 
 typedef struct gidd_optimizer {
@@ -30,6 +31,7 @@ typedef struct gidd_optimizer {
     gidd_slice          whole;    /* owned: the slice where none was given            */
     const gidd_slice   *slice;
     float              *m, *v;    /* [slice->own_count] on the device; start at 0     */
+    float              *average;  /* [slice->own_count] on the device; NULL without one */
     double             *partials; /* [slice->chunk_count] on the device               */
     gidd_update_state  *state;    /* on the device                                    */
     gidd_update_state  *sent;     /* pinned: what set() sent there for the last steps */
@@ -40,6 +42,10 @@ typedef struct gidd_optimizer {
 gidd_status gidd_optimizer_create(const gidd_optimizer_args *args, gidd_optimizer **optimizer_p);
 void        gidd_optimizer_destroy(gidd_optimizer *optimizer); /* NULL-safe. Local. */
 
+/* Makes the running average, if there is one, the masters as they are: at the start, and where a run begins to
+ * keep one. Local. */
+gidd_status gidd_optimizer_start_average(gidd_optimizer *optimizer, const gidd_model *model);
+
 /* Sends the numbers of step k = 0, 1, ... to the device: lr, and Adam's bias corrections with count k + 1,
  * whether or not earlier updates were skipped. Local. */
 gidd_status gidd_optimizer_set(gidd_optimizer *optimizer, int64_t k, double lr);
@@ -48,7 +54,7 @@ gidd_status gidd_optimizer_set(gidd_optimizer *optimizer, int64_t k, double lr);
  * Local; asynchronous on the device's stream. */
 gidd_status gidd_optimizer_norm(gidd_optimizer *optimizer, gidd_model *model);
 
-/* From all partial sums the norm, then AdamW on the slice: its masters, moments and part of the E copy
+/* From all partial sums the norm, then AdamW on the slice: its masters, moments, average and part of the E copy
  * (what else follows from the masters: gidd_model_refresh_exact). Local; asynchronous likewise. */
 gidd_status gidd_optimizer_apply(gidd_optimizer *optimizer, gidd_model *model);
 

@@ -44,9 +44,9 @@ static void fill_fingerprint(const gidd_worker *worker, fingerprint *print)
 // Memory of a section's elements of a part of this rank's slice.
 static float *section_memory(const gidd_worker *worker, int section, const gidd_slice_part *part)
 {
-    float *const memory[] = {gidd_model_own_master(worker->model, part), worker->optimizer->m + part->own,
-                             worker->optimizer->v + part->own};
-    return memory[section];
+    const gidd_optimizer *optimizer = worker->optimizer;
+    float *const          own[] = {optimizer->m, optimizer->v, optimizer->average}; // in the order of the layout
+    return section == 0 ? gidd_model_own_master(worker->model, part) : own[section - 1] + part->own;
 }
 
 /* ---- restoring ------------------------------------------------------------------------------------ */
@@ -132,42 +132,61 @@ static void compare_fingerprint(const gidd_worker *worker, const gidd_checkpoint
     }
 }
 
-static gidd_status read_part(gidd_worker *worker, gidd_checkpoint *checkpoint, int stored, int section,
-                             const gidd_slice_part *part, float *staging)
+gidd_status gidd_worker_fill_section(gidd_worker *worker, int section,
+                                     gidd_status (*read)(void *context, int64_t first, int64_t count, float *values),
+                                     void *context)
 {
-    float *memory = section_memory(worker, section, part);
-    for (int64_t at = 0; at < part->used; at += STAGING_ELEMENTS) {
-        int64_t count = part->used - at < STAGING_ELEMENTS ? part->used - at : STAGING_ELEMENTS;
-        GIDD_TRY(gidd_checkpoint_read(checkpoint, stored, part->flat + at, count, staging));
-        GIDD_TRY(gidd_device_copy_in(worker->device, memory + at, staging, (size_t)count * sizeof *staging));
-        GIDD_TRY(gidd_device_synchronize(worker->device)); // staging is used again
+    float      *staging = malloc(STAGING_ELEMENTS * sizeof *staging);
+    gidd_status status = staging != NULL ? GIDD_OK : gidd_fail(GIDD_ERR_NOMEM, "no memory to read parameters");
+    for (int64_t i = 0; status == GIDD_OK && i < worker->slice.part_count; i++) {
+        const gidd_slice_part *part = &worker->slice.parts[i];
+        float                 *memory = section_memory(worker, section, part);
+        for (int64_t at = 0; status == GIDD_OK && at < part->used; at += STAGING_ELEMENTS) {
+            int64_t count = part->used - at < STAGING_ELEMENTS ? part->used - at : STAGING_ELEMENTS;
+            status = read(context, part->flat + at, count, staging);
+            if (status == GIDD_OK) {
+                status = gidd_device_copy_in(worker->device, memory + at, staging, (size_t)count * sizeof *staging);
+            }
+            if (status == GIDD_OK) {
+                status = gidd_device_synchronize(worker->device); // staging is used again
+            }
+        }
     }
-    return GIDD_OK;
+    free(staging);
+    return status;
 }
 
-static gidd_status read_section(gidd_worker *worker, gidd_checkpoint *checkpoint, int section, float *staging)
+typedef struct stored_section {
+    gidd_checkpoint *checkpoint;
+    int              section;
+} stored_section;
+
+static gidd_status read_stored(void *context, int64_t first, int64_t count, float *values)
 {
-    int stored = gidd_checkpoint_section(gidd_checkpoint_layout_of(checkpoint), worker->layout.sections[section]);
-    if (stored < 0) {
-        return gidd_fail(GIDD_ERR_CORRUPT, "%s has no section %s", gidd_checkpoint_path_of(checkpoint),
-                         worker->layout.sections[section]);
+    const stored_section *stored = context;
+    return gidd_checkpoint_read(stored->checkpoint, stored->section, first, count, values);
+}
+
+static gidd_status read_section(gidd_worker *worker, gidd_checkpoint *checkpoint, int section)
+{
+    const char    *name = worker->layout.sections[section];
+    stored_section stored = {checkpoint, gidd_checkpoint_section(gidd_checkpoint_layout_of(checkpoint), name)};
+    if (stored.section < 0 && strcmp(name, "ema") == 0) { // turned on since: it starts here
+        return gidd_optimizer_start_average(worker->optimizer, worker->model);
     }
-    for (int64_t i = 0; i < worker->slice.part_count; i++) {
-        GIDD_TRY(read_part(worker, checkpoint, stored, section, &worker->slice.parts[i], staging));
+    if (stored.section < 0) {
+        return gidd_fail(GIDD_ERR_CORRUPT, "%s has no section %s", gidd_checkpoint_path_of(checkpoint), name);
     }
-    return GIDD_OK;
+    return gidd_worker_fill_section(worker, section, read_stored, &stored);
 }
 
 static gidd_status read_state(gidd_worker *worker, gidd_checkpoint *checkpoint)
 {
     GIDD_TRY(gidd_checkpoint_layout_compare(gidd_checkpoint_layout_of(checkpoint), &worker->layout));
-    float      *staging = malloc(STAGING_ELEMENTS * sizeof *staging);
-    gidd_status status = staging != NULL ? GIDD_OK : gidd_fail(GIDD_ERR_NOMEM, "no memory to read a checkpoint");
-    for (int section = 0; status == GIDD_OK && section < worker->layout.section_count; section++) {
-        status = read_section(worker, checkpoint, section, staging);
+    for (int section = 0; section < worker->layout.section_count; section++) {
+        GIDD_TRY(read_section(worker, checkpoint, section));
     }
-    free(staging);
-    return status == GIDD_OK ? gidd_model_refresh(worker->model) : status;
+    return gidd_model_refresh(worker->model);
 }
 
 static gidd_status take_fields(gidd_worker *worker, const gidd_checkpoint_fields *fields)
@@ -197,6 +216,17 @@ static gidd_status resume_from(gidd_worker *worker, gidd_checkpoint *checkpoint)
     return worker->has_slice ? read_state(worker, checkpoint) : GIDD_OK;
 }
 
+// A run without trained steps: from a model, or at random.
+static gidd_status start_fresh(gidd_worker *worker, const char *model)
+{
+    if (model[0] != '\0') {
+        GIDD_TRY(gidd_worker_initialise(worker, model));
+    } else if (worker->has_slice) {
+        GIDD_TRY(gidd_model_init_params(worker->model, (uint64_t)worker->config->run.seed));
+    }
+    return worker->has_slice ? gidd_optimizer_start_average(worker->optimizer, worker->model) : GIDD_OK;
+}
+
 static gidd_status create_writer(gidd_worker *worker);
 
 gidd_status gidd_worker_restore(gidd_worker *worker)
@@ -210,14 +240,16 @@ gidd_status gidd_worker_restore(gidd_worker *worker)
                                                                      .lock = worker->lock},
                                      &checkpoint));
     gidd_status local = GIDD_OK;
-    if (checkpoint != NULL) {
+    if (checkpoint == NULL) {
+        local = start_fresh(worker, worker->config->model.init_from);
+    } else if (gidd_checkpoint_fields_of(checkpoint)->step == 0) { // an import: parameters, and nothing trained here
+        local = start_fresh(worker, gidd_checkpoint_path_of(checkpoint));
+    } else {
         local = resume_from(worker, checkpoint);
         gidd_log(GIDD_LOG_INFO, "run", "resuming %s at step %" PRId64 " of %" PRId64, gidd_checkpoint_path_of(checkpoint),
                  worker->first_step, worker->config->training.steps);
-        gidd_checkpoint_close(checkpoint);
-    } else if (worker->has_slice) {
-        local = gidd_model_init_params(worker->model, (uint64_t)worker->config->run.seed);
     }
+    gidd_checkpoint_close(checkpoint);
     GIDD_TRY(gidd_comm_agree(worker->world, local));
     if (worker->has_slice) {
         local = gidd_replicate_weights(worker->model, worker->reduction.buckets);

@@ -81,6 +81,7 @@ typedef struct gidd_worker {
     int64_t                 completed;      /* steps completed          */
     int                     resumed;
     gidd_coordinator_mark   resume_mark;
+    char                    origin[512];    /* what the parameters started from; "": random, or resumed */
     char                    device_text[256];
     char                   *config_text;    /* owned */
     char                   *gemm_text;      /* owned; coordinator: RUN/gemm.json, NULL without one */
@@ -97,8 +98,17 @@ void        gidd_worker_release(gidd_worker *worker);
 /* build.c: the batch records of steps [first_step, end_step), where there is a slice. Local. */
 gidd_status gidd_worker_open_feed(gidd_worker *worker, int64_t first_step, int64_t end_step);
 
+/* initialise.c: masters from the model at `path` (worker/model_source.h), checked against the run's configuration
+ * and tokenizer; fills worker->origin. On all ranks. CONFIG, CORRUPT, MISSING. Local. */
+gidd_status gidd_worker_initialise(gidd_worker *worker, const char *path);
+
 /* state.c: from and to checkpoints. Collective. */
 gidd_status gidd_worker_restore(gidd_worker *worker);
+/* This rank's part of a section (index into the layout) from whatever `read` reads, flat elements [first,
+ * first + count) at a time. Local. */
+gidd_status gidd_worker_fill_section(gidd_worker *worker, int section,
+                                     gidd_status (*read)(void *context, int64_t first, int64_t count, float *values),
+                                     void *context);
 gidd_status gidd_worker_checkpoint_begin(gidd_worker *worker);   /* Local: at the same step everywhere */
 gidd_status gidd_worker_checkpoint_advance(gidd_worker *worker);
 gidd_status gidd_worker_checkpoint_final(gidd_worker *worker);

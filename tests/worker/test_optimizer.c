@@ -158,6 +158,43 @@ Test(optimizer, the_first_step_fills_moments_and_changes_no_parameter)
     close_fixture(f);
 }
 
+/* The average starts as the masters, follows each update, to the bit, and stands still where one is skipped. */
+Test(optimizer, the_average_follows_the_masters)
+{
+    fixture *f = open_fixture(GIDD_BF16, 2);
+    const int64_t n = f->params.memory_count;
+    const float keep = 0.9f, add = (float)(1.0 - (double)keep);
+    float *want = malloc((size_t)n * sizeof(float));
+    gidd_optimizer_args args = f->optimizer->args;
+    args.ema_decay = 0.9;
+    args.slice = NULL;
+    gidd_optimizer_destroy(f->optimizer);
+    cr_assert_eq(gidd_optimizer_create(&args, &f->optimizer), GIDD_OK);
+    cr_assert_eq(gidd_optimizer_start_average(f->optimizer, f->model), GIDD_OK);
+    for (int64_t i = 0; i < n; i++) {
+        want[i] = f->model->master[i];
+        cr_assert_eq(f->optimizer->average[i], want[i]);
+    }
+    for (int64_t k = 0; k < 4; k++) {
+        int skipped = 0;
+        fill_gradients(f, 1e-1, (uint64_t)k);
+        if (k == 2) {
+            f->model->grads[0] = NAN;
+        }
+        (void)step(f, k, 1e-2, &skipped);
+        cr_assert_eq(skipped, k == 2);
+        for (int64_t i = 0; i < n; i++) {
+            if (k != 2) {
+                const float kept = keep * want[i], added = add * f->model->master[i];
+                want[i] = kept + added;
+            }
+            cr_assert_eq(f->optimizer->average[i], want[i], "step %d, element %d", (int)k, (int)i);
+        }
+    }
+    free(want);
+    close_fixture(f);
+}
+
 /* Infinity in the last bucket, or NaN in the first: nothing changes, and the next step goes on. */
 Test(optimizer, a_gradient_that_is_not_finite_changes_nothing)
 {

@@ -153,8 +153,92 @@ scenario_trained() { # a model trained here: evaluated and sampled from what was
     # another tokenizer than the model's is refused, not decoded with
     cp -r "$here/../../fixtures/tokenizer" "$work/tokenizer"
     printf '\n' >>"$work/tokenizer/encoder.json"
-    refuse 65 "another tokenizer" "$bin/gidd-sample" --model "$work/model" --num 1 --steps 1 --tokenizer "$work/tokenizer"
+    refuse 65 "another tokenizer" "$bin/gidd-sample" --model "$work/model" --num 1 --steps 2 --tokenizer "$work/tokenizer"
     refuse 65 "another tokenizer" "$bin/gidd-checkpoint" export "$work/run" "$work/model2" "data.tokenizer=$work/tokenizer"
+}
+
+last_state() { # RUN: its newest state.bin
+    printf '%s\n' "$work/$1"/checkpoints/step-?????????/state.bin | tail -n 1
+}
+
+scenario_package() { # what was exported, as the packages of others see it; skipped without them
+    local base_ids rc=0
+    python3 -c 'import numpy, safetensors' 2>/dev/null || {
+        printf 'no Python packages numpy and safetensors on this machine\n'
+        exit 77
+    }
+    prepare_training
+    train run training.steps=3
+    run "$bin/gidd-checkpoint" export "$work/run" "$work/model"
+    base_ids=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["gidd"]["base_ids"])' "$work/model/config.json")
+    python3 "$here/package_reads.py" "$work/model" "$base_ids" >"$work/log" 2>&1 || rc=$?
+    [[ $rc -eq 0 ]] || die "package_reads.py: exit $rc"
+    cat "$work/log"
+}
+
+scenario_init() { # training starts from a model, whatever form it has; also with another p_u
+    prepare_training
+    train base
+    run "$bin/gidd-checkpoint" export "$work/base" "$work/model"
+    # from the run, the folder and the file: the same bytes after training; from nothing: others
+    train from-run "model.init_from=$work/base" model.p_uniform=0.2
+    train from-folder "model.init_from=$work/model" model.p_uniform=0.2
+    train from-nothing model.p_uniform=0.2
+    run cmp "$(last_state from-run)" "$(last_state from-folder)"
+    ! cmp -s "$(last_state from-run)" "$(last_state from-nothing)" || die "init_from changes nothing"
+    grep -q '"event":"init".*model.p_uniform 0.2.*, was 0.1' "$work/from-folder/journal.jsonl" || die "the journal does not say it"
+    # the same through an import, whose other keys are the run's; 1 rank
+    run "$bin/gidd-checkpoint" import "$work/model" "$work/imported" --config "$work/config.yaml"
+    train imported model.p_uniform=0.2
+    run cmp "$(last_state from-run)" "$(last_state imported)"
+    # it begins where the model stood: the first loss is the trained one's
+    run python3 - "$work/base/metrics.jsonl" "$work/from-folder/metrics.jsonl" <<'PY'
+import json, sys
+first, again = ([json.loads(line)["loss"] for line in open(path) if '"loss"' in line] for path in sys.argv[1:3])
+assert again[0] < 0.9 * first[0], (first, again)
+PY
+    start() {
+        mpirun -np 2 "$bin/gidd-worker" --config "$work/config.yaml" "run.dir=$work/refused" "$@"
+    }
+    run python3 "$here/damage_model.py" "$work/model" "$work/missing" missing
+    refuse 65 "tensor blocks.1.attn_qkv.weight is missing" start "model.init_from=$work/missing"
+    refuse 78 "model.hidden_size: the model to start from has '32', not '64'" start "model.init_from=$work/model" model.hidden_size=64
+    refuse 66 "nothing" start "model.init_from=$work/nothing"
+    run "$bin/vectors_model" "$golden" "$work/other"
+    refuse 65 "has a tokenizer of 95 ids" start "model.init_from=$work/other"
+}
+
+scenario_ema() { # the running average: in the checkpoint, through a resume, in the tools; off, there is nothing of it
+    local ema=(optimizer.ema_decay=0.8 checkpoint.every_steps=4)
+    prepare_training
+    train plain
+    train whole "${ema[@]}"
+    run cmp -n "$(stat -c %s "$(last_state plain)")" "$(last_state plain)" "$(last_state whole)" # the average changes nothing
+    [[ $(stat -c %s "$(last_state whole)") -gt $(stat -c %s "$(last_state plain)") ]] || die "no section for the average"
+    # killed after its first checkpoint and started again; with the state in pieces and whole
+    GIDD_FAULT=kill:rank=0,point=forward,step=6 mpirun -np 2 "$bin/gidd-worker" --config "$work/config.yaml" \
+        "run.dir=$work/killed" "${ema[@]}" >"$work/log" 2>&1 && die "the fault did not strike"
+    train killed "${ema[@]}"
+    run cmp "$(last_state whole)" "$(last_state killed)"
+    train pieces "${ema[@]}" comm.zero=on
+    run cmp "$(last_state whole)" "$(last_state pieces)"
+    # turned on for a run that had none
+    refuse 78 "--allow-change optimizer.ema_decay" mpirun -np 2 "$bin/gidd-worker" --config "$work/config.yaml" \
+        "run.dir=$work/plain" training.steps=10 optimizer.ema_decay=0.8 --allow-change training.steps
+    run mpirun -np 2 "$bin/gidd-worker" --config "$work/config.yaml" "run.dir=$work/plain" training.steps=10 \
+        optimizer.ema_decay=0.8 --allow-change training.steps,optimizer.ema_decay
+    # the tools: the average is another model than the masters, and its export is the average
+    run "$bin/gidd-checkpoint" export --ema "$work/whole" "$work/average"
+    run "$bin/gidd-checkpoint" export "$work/whole" "$work/masters"
+    "$bin/gidd-eval" --checkpoint "$work/whole" --ema >"$work/eval-ema" 2>"$work/log" || die "gidd-eval --ema: exit $?"
+    for model in average masters; do
+        "$bin/gidd-eval" --config "$work/config.yaml" --model "$work/$model" >"$work/eval-$model" 2>"$work/log" ||
+            die "gidd-eval --model: exit $?"
+    done
+    same_eval "$work/eval-ema" "$work/eval-average"
+    ! diff -q "$work/eval-average.numbers" <(grep -v '^checkpoint' "$work/eval-masters") >/dev/null || die "--ema changes nothing"
+    refuse 64 "no running average" "$bin/gidd-eval" --checkpoint "$work/masters" --ema
+    rm -r "$work/killed" && train killed && refuse 64 "ema_decay was 0" "$bin/gidd-sample" --checkpoint "$work/killed" --ema
 }
 
 "scenario_$scenario"
