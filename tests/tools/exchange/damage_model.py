@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""damage_model.py FOLDER OUT KIND: a copy of a published model with one thing wrong with it. Standard library only."""
+"""damage_model.py FOLDER OUT KIND: a copy of a published model with one thing wrong with it; of kind "unrounded" it is
+right, with rows for the ids of its tokenizer and the mask alone, as models of 50258 ids are. Standard library only."""
 import json
 import os
 import shutil
@@ -57,6 +58,18 @@ elif kind == "rotary":
     number("rotary_emb.sin_cached", 3 * header["rotary_emb.sin_cached"]["shape"][4], 0.5)
 elif kind == "bias":
     number("logit_bias", 0, 1.0)
+elif kind == "unrounded":
+    config = json.load(open(os.path.join(target, "config.json")))
+    rows = config["gidd"]["base_ids"] + 1
+    for cut in ("vocab_embed.embedding", "output_layer.linear.weight", "output_layer.linear.bias"):
+        first, last = header[cut]["data_offsets"]
+        keep = (last - first) // header[cut]["shape"][0] * rows
+        del body[first + keep:last]
+        header[cut]["shape"][0] = rows
+        header[cut]["data_offsets"] = [first, first + keep]
+        move_all_behind(last, first + keep - last)
+    config.update(vocab_size=rows, gidd={"base_ids": rows - 1})
+    json.dump(config, open(os.path.join(target, "config.json"), "w"))
 elif kind == "no-config":
     os.unlink(os.path.join(target, "config.json"))
 elif kind == "no-tensors":

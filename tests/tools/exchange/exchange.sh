@@ -132,9 +132,10 @@ train() {
 
 # Evaluations of two models that must be the same but for their paths.
 same_eval() {
-    grep -v '^checkpoint' "$1" >"$1.numbers"
-    grep -v '^checkpoint' "$2" >"$2.numbers"
+    grep -vF "$work" "$1" >"$1.numbers"
+    grep -vF "$work" "$2" >"$2.numbers"
     run diff "$1.numbers" "$2.numbers"
+    [[ $(wc -l <"$1.numbers") -gt 3 ]] || die "$1 has no numbers"
 }
 
 scenario_trained() { # a model trained here: evaluated and sampled from what was exported as from the run
@@ -197,12 +198,25 @@ import json, sys
 first, again = ([json.loads(line)["loss"] for line in open(path) if '"loss"' in line] for path in sys.argv[1:3])
 assert again[0] < 0.9 * first[0], (first, again)
 PY
+    # a model as they were published before PAD: without rows of no id, and PAD is EOS; it leaves as it came
+    train eos model.pad=eos training.steps=3
+    run "$bin/gidd-checkpoint" export "$work/eos" "$work/model-eos"
+    run python3 "$here/damage_model.py" "$work/model-eos" "$work/published" unrounded
+    train from-published "model.init_from=$work/published" model.pad=eos training.steps=3
+    run "$bin/gidd-checkpoint" export "$work/from-published" "$work/republished"
+    run python3 - "$work/published/config.json" "$work/republished/config.json" <<'PY'
+import json, sys
+first, again = (json.load(open(path)) for path in sys.argv[1:3])
+assert first["vocab_size"] == again["vocab_size"] == again["gidd"]["base_ids"] + 1, (first, again)
+assert again["gidd"]["pad"] == "eos"
+PY
     start() {
         mpirun -np 2 "$bin/gidd-worker" --config "$work/config.yaml" "run.dir=$work/refused" "$@"
     }
     run python3 "$here/damage_model.py" "$work/model" "$work/missing" missing
     refuse 65 "tensor blocks.1.attn_qkv.weight is missing" start "model.init_from=$work/missing"
     refuse 78 "model.hidden_size: the model to start from has '32', not '64'" start "model.init_from=$work/model" model.hidden_size=64
+    refuse 78 "model.pad: the model to start from has 'eos', not 'own'" start "model.init_from=$work/published"
     refuse 66 "nothing" start "model.init_from=$work/nothing"
     run "$bin/vectors_model" "$golden" "$work/other"
     refuse 65 "has a tokenizer of 95 ids" start "model.init_from=$work/other"
@@ -236,7 +250,7 @@ scenario_ema() { # the running average: in the checkpoint, through a resume, in 
             die "gidd-eval --model: exit $?"
     done
     same_eval "$work/eval-ema" "$work/eval-average"
-    ! diff -q "$work/eval-average.numbers" <(grep -v '^checkpoint' "$work/eval-masters") >/dev/null || die "--ema changes nothing"
+    ! diff -q "$work/eval-average.numbers" <(grep -vF "$work" "$work/eval-masters") >/dev/null || die "--ema changes nothing"
     refuse 64 "no running average" "$bin/gidd-eval" --checkpoint "$work/masters" --ema
     rm -r "$work/killed" && train killed && refuse 64 "ema_decay was 0" "$bin/gidd-sample" --checkpoint "$work/killed" --ema
 }
