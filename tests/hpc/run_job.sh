@@ -17,7 +17,7 @@ failures=0
 cat >bin/launch <<'FAKE'
 #!/usr/bin/env bash
 printf '%s\n' "$*" >>calls
-sed -n 's/^SigBlk:[[:space:]]*/blocked /p' /proc/$$/status >>calls
+sed -n 's/^SigBlk:[[:space:]]*/blocked /p' /proc/self/status >>calls
 read -r code <codes
 sed -i 1d codes
 if [[ "$code" = wait* ]]; then # ends when USR1 comes, with the code after the colon
