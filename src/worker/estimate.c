@@ -94,8 +94,8 @@ static int64_t bin_of(float t)
 static double add_terms(const estimate *e, int64_t b, row_sums *row)
 {
     const gidd_seq_coef *coef = &e->batch.coef[b];
-    const double         omega[] = {coef->omega_mask, coef->omega_other, coef->omega_keep};
-    const double         w[] = {coef->w_mask, coef->w_other, coef->w_keep};
+    const double         omega[] = {(double)coef->omega_mask, (double)coef->omega_other, (double)coef->omega_keep};
+    const double         w[] = {(double)coef->w_mask, (double)coef->w_other, (double)coef->w_keep};
     const int32_t        mask = e->args->schedule->args.mask_id;
     gidd_estimate_sums  *s = &row->sums;
     gidd_estimate_cell  *cells = s->cells[bin_of(coef->t)];
@@ -182,7 +182,7 @@ static void finish_row(const estimate *e, row_sums *row, gidd_estimate_sums *blo
 
 /* ---- this rank's rows -------------------------------------------------------------------------------------- */
 
-static const gidd_estimate_sums nothing = {.min_log_px = INFINITY};
+static const gidd_estimate_sums nothing = {.min_log_px = HUGE_VAL};
 
 static int64_t share(int64_t blocks, int64_t rank, int64_t ranks)
 {

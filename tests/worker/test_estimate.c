@@ -112,7 +112,7 @@ static double expectation(fixture *f, int64_t row, double t)
         for (int32_t p = 0; p < BATCH * T; p++) {
             const gidd_seq_coef *c = &batch.coef[p / T];
             const int32_t        x = batch.x[p], z = batch.z[p], *pair = batch.z + p / T * T;
-            const double weight = z == x ? c->omega_keep : z == TINY_MASK ? c->omega_mask : c->omega_other;
+            const double weight = (double)(z == x ? c->omega_keep : z == TINY_MASK ? c->omega_mask : c->omega_other);
             const double q = chance(&f->schedule, t, texts[row][0], pair[0]) * chance(&f->schedule, t, texts[row][1], pair[1]);
             sum += batch.attention_mask[p] * q * weight * ((double)terms[p].kl + (double)terms[p].is);
         }

@@ -132,7 +132,7 @@ char *strndup(const char *text, size_t limit)
     return copy;
 }
 
-static int format(char **text_p, const char *pattern, va_list list)
+__attribute__((format(printf, 2, 0))) static int format(char **text_p, const char *pattern, va_list list)
 {
     va_list again;
     va_copy(again, list);
