@@ -6,6 +6,7 @@
 #ifndef GIDD_KERNELS_CPU_H
 #define GIDD_KERNELS_CPU_H
 
+#include "base/vmath.h"
 #include "kernels/bf16.h"
 #include "kernels/gemm_onednn.h"
 #include "kernels/kernels.h"
@@ -118,6 +119,25 @@ static inline float gidd_largest(const float *values, int64_t count, float start
         start = lanes[i] > start ? lanes[i] : start;
     }
     return start;
+}
+
+/* exps_j = e^(values_j - largest) of `count` values; returns their sum, taken in fp32 over blocks of 512
+ * and in double over those. `exps` may be `values`. */
+static inline double gidd_exp_sum(float *exps, const float *values, int64_t count, float largest)
+{
+    const int64_t block = 512;
+    double        total = 0.0;
+    for (int64_t first = 0; first < count; first += block) {
+        int64_t end = count - first < block ? count : first + block;
+        float   sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t j = first; j < end; j++) {
+            exps[j] = gidd_expf(values[j] - largest);
+            sum += exps[j];
+        }
+        total += (double)sum;
+    }
+    return total;
 }
 
 /* Rounds floats to E where they stand. */

@@ -7,13 +7,11 @@
  */
 #include "kernels/cpu.h"
 
-#include "base/vmath.h"
-
 #include <float.h>
 #include <math.h>
 
 enum {
-    BLOCK = 512,      // columns summed in fp32 before the sum goes on in double
+    BLOCK = 512,      // columns whose logs are taken at once
     LOG_COLUMNS = 32, // factors in [1, 2) multiplied before the exponent is taken out again
     LOG_LANES = BLOCK / LOG_COLUMNS,
 };
@@ -42,22 +40,6 @@ static double floored_log(double value)
     return result < log_floor ? log_floor : result; // NaN passes both comparisons
 }
 
-static double exp_sum(float *exps, const float *logits, int64_t count, float largest)
-{
-    double total = 0.0;
-    for (int64_t first = 0; first < count; first += BLOCK) {
-        int64_t end = count - first < BLOCK ? count : first + BLOCK;
-        float   sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t j = first; j < end; j++) {
-            exps[j] = gidd_expf(logits[j] - largest);
-            sum += exps[j];
-        }
-        total += (double)sum;
-    }
-    return total;
-}
-
 static void softmax_row(softmax *row, const gidd_loss_args *args, gidd_dtype dtype, int64_t r,
                         float *scratch)
 {
@@ -67,9 +49,9 @@ static void softmax_row(softmax *row, const gidd_loss_args *args, gidd_dtype dty
     largest = gidd_largest(logits + mask + 1, after, largest);
     row->exps = scratch;
     row->largest = (double)largest;
-    row->total = exp_sum(scratch, logits, mask, largest);
+    row->total = gidd_exp_sum(scratch, logits, mask, largest);
     scratch[mask] = 0.0f;
-    row->total += exp_sum(scratch + mask + 1, logits + mask + 1, after, largest);
+    row->total += gidd_exp_sum(scratch + mask + 1, logits + mask + 1, after, largest);
 }
 
 static double log_xhat(const softmax *row, double logit)

@@ -5,34 +5,13 @@
  */
 #include "kernels/cpu.h"
 
-#include "base/vmath.h"
-
 #include <math.h>
-
-enum { BLOCK = 512 }; // columns summed in fp32 before the sum goes on in double
 
 // The position's successor, or -1 where it has none that counts.
 static int32_t target_of(const gidd_loss_args *args, int64_t position)
 {
     int counts = (position + 1) % args->T != 0 && args->attention_mask[position] != 0;
     return counts ? args->x[position + 1] : -1;
-}
-
-// exps_j = e^(l_j - largest) of V columns; returns their sum.
-static double exponentials(float *exps, const float *logits, int64_t V, float largest)
-{
-    double total = 0.0;
-    for (int64_t first = 0; first < V; first += BLOCK) {
-        int64_t end = V - first < BLOCK ? V : first + BLOCK;
-        float   sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t j = first; j < end; j++) {
-            exps[j] = gidd_expf(logits[j] - largest);
-            sum += exps[j];
-        }
-        total += (double)sum;
-    }
-    return total;
 }
 
 // dlogit_j = g (p_j - [j = target]), 0 behind V. `exps` may be where the gradient goes.
@@ -76,7 +55,7 @@ static void row_next(const gidd_loss_args *args, gidd_dtype dtype, int64_t r, fl
     const float *logits = gidd_elements_in(args->logits, r * args->Vr, args->Vr, dtype, scratch);
     float        largest = gidd_largest(logits, args->V, -INFINITY);
     double       at_target = (double)logits[target];
-    double       total = exponentials(scratch, logits, args->V, largest);
+    double       total = gidd_exp_sum(scratch, logits, args->V, largest);
     double       log_px = at_target - (double)largest - log(total);
     args->terms[position] = (gidd_loss_row){.is = (float)-log_px, .log_px = (float)log_px};
     if (args->mode == GIDD_LOSS_TRAIN) {
@@ -94,7 +73,7 @@ gidd_status gidd_loss_next_cpu(gidd_device *device, const gidd_loss_args *args)
     }
     GIDD_TRY(gidd_workspace_check(device, gidd_loss_workspace_cpu(args->Vr, device->threads),
                                   "loss_next"));
-    int64_t stride = gidd_scratch_floats(args->Vr + BLOCK);
+    int64_t stride = gidd_scratch_floats(args->Vr);
 #pragma omp parallel for num_threads(device->threads) schedule(static)
     for (int64_t r = 0; r < args->rows; r++) {
         row_next(args, device->dtype, r, (float *)device->workspace + stride * omp_get_thread_num());

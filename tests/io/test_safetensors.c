@@ -35,17 +35,15 @@ static void draw(image *file, const char *header, size_t data)
     file->size = 8 + length + data;
 }
 
+// A copy of exactly the file's size, so that a sanitizer sees any read beyond it; lives until the next is opened.
 static gidd_status open_image(const image *file, gidd_safetensors **reader_p)
 {
-    // a copy of exactly its size, so that a sanitizer sees any read beyond it
-    unsigned char *copy = malloc(file->size + 1);
+    static unsigned char *copy;
+    free(copy);
+    copy = malloc(file->size > 0 ? file->size : 1);
     cr_assert(copy != NULL);
     memcpy(copy, file->bytes, file->size);
-    gidd_status status = gidd_safetensors_open_memory("test.safetensors", copy, file->size, reader_p);
-    if (status != GIDD_OK) {
-        free(copy);
-    }
-    return status; // on success the copy lives as long as the test's process
+    return gidd_safetensors_open_memory("test.safetensors", copy, file->size, reader_p);
 }
 
 #define A "\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}"

@@ -4,19 +4,8 @@
 # What end-to-end training tests share; to be sourced with $scenario and $bin (folder of the programs) set. Makes a
 # folder $work with a tiny configuration, and functions that start runs there and compare them.
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-work=$(mktemp -d "${TMPDIR:-/tmp}/gidd-train-XXXXXX")
-trap 'rm -rf "$work"' EXIT
-export OMP_NUM_THREADS=1
-
-die() {
-    # shellcheck disable=SC2154 # set by whoever sources this
-    printf 'FAIL %s: %s\n' "$scenario" "$*" >&2
-    for log in "$work"/*.log; do
-        printf -- '---- %s\n' "$log" >&2
-        tail -n 40 "$log" >&2
-    done
-    exit 1
-}
+# shellcheck source=tests/support/scratch.sh
+. "$here/../support/scratch.sh"
 
 cat >"$work/config.yaml" <<YAML
 run: {dir: $work/run, seed: 7}

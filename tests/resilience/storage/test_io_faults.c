@@ -59,9 +59,10 @@ static int64_t disarm(storage *s, int rank, char last[256])
     return struck;
 }
 
-static int is_chosen(void)
+// One case in `one_in`, the same on all ranks.
+static int is_chosen(int64_t one_in)
 {
-    return storage_random(drawn++) % (uint64_t)share == 0;
+    return storage_random(drawn++) % (uint64_t)one_in == 0;
 }
 
 // The story of a failure, as rank 0 tells it.
@@ -115,7 +116,7 @@ static gidd_status write_with_faults(storage *s, const fault_kind *kind, int ran
     int64_t step = gidd_checkpoint_committed_step(s->writer);
     char last[256];
     for (long k = 1;; k++) {
-        if (!is_chosen()) {
+        if (!is_chosen(share)) {
             if (k > 400) {
                 return GIDD_OK; // more than any rank does: the end was not among the chosen
             }
@@ -245,7 +246,7 @@ static gidd_status fail_every_restore(gidd_comm *comm, tally *t)
         for (int rank = 0; rank < gidd_comm_size(comm); rank++) {
             int64_t struck = 1;
             for (long k = 1; struck != 0 && k < 400; k++) {
-                if (is_chosen()) {
+                if (is_chosen((share + 7) / 8)) { // a start does far fewer operations than a commit
                     GIDD_TRY(restore_with_fault(comm, &kinds[i], rank, k, &struck, t));
                 }
             }

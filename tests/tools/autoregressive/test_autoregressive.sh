@@ -7,18 +7,8 @@
 set -euo pipefail
 bin=$1
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-work=$(mktemp -d "${TMPDIR:-/tmp}/gidd-autoregressive-XXXXXX")
-trap 'rm -rf "$work"' EXIT
-export OMP_NUM_THREADS=1
-
-die() {
-    printf 'FAIL %s\n' "$*" >&2
-    for log in "$work"/*.log; do
-        printf -- '---- %s\n' "$log" >&2
-        tail -n 15 "$log" >&2
-    done
-    exit 1
-}
+# shellcheck source=tests/support/scratch.sh
+. "$here/../../support/scratch.sh"
 
 cat >"$work/config.yaml" <<YAML
 run: {dir: $work/run, seed: 7}
