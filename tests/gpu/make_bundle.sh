@@ -28,7 +28,7 @@ while [[ $# -gt 0 ]]; do
     shift
 done
 
-readonly tests=(device linear norm_mod embed time_cond attention loss update sample)
+mapfile -t tests <"$source/tests/kernels/device_tests.txt"
 programs=(gidd-worker gidd-bench gidd-shard gidd-parity)
 targets=("${programs[@]}" "${tests[@]/#/test_}" device_present)
 
@@ -119,7 +119,8 @@ copy_open_mpi
 copy_libraries
 find "$output/bin" "$output/lib" -type f -exec strip --strip-unneeded {} + 2>/dev/null || true
 cp "$source"/tests/golden/*.h5 "$output/golden/"
-cp "$source/tests/gpu/run.sh" "$source/tests/gpu/compare_runs.awk" "$output/"
+cp "$source/tests/gpu/run.sh" "$source/tests/gpu/compare_runs.awk" "$source/tests/kernels/device_tests.txt" \
+    "$output/"
 write_environment
 make_shards
 git -C "$source" describe --always --dirty >"$output/COMMIT"

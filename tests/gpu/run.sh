@@ -51,12 +51,13 @@ done
 if [[ -e "$here/COMMIT" ]]; then
     # shellcheck source=/dev/null
     BUNDLE=$here . "$here/env.sh"
-    bin=${bin:-$here/bin} golden=$here/golden data=$here/shards commit=$(<"$here/COMMIT")
+    bin=${bin:-$here/bin} golden=$here/golden data=$here/shards kernel_list=$here/device_tests.txt commit=$(<"$here/COMMIT")
 else
     source=$(cd "$here/../.." && pwd)
     # shellcheck source=hpc/lib/common.sh
     . "$source/hpc/lib/common.sh" && use_open_mpi_here
-    bin=${bin:-$source/build/gpu/bin} golden=$source/tests/golden data='' commit=$(git -C "$source" describe --always --dirty 2>/dev/null || printf unknown)
+    bin=${bin:-$source/build/gpu/bin} golden=$source/tests/golden data='' kernel_list=$source/tests/kernels/device_tests.txt
+    commit=$(git -C "$source" describe --always --dirty 2>/dev/null || printf unknown)
 fi
 [[ -x "$bin/device_present" ]] || {
     printf 'run.sh: no programs in %s: build them, or make a bundle with tests/gpu/make_bundle.sh\n' "$bin" >&2
@@ -104,7 +105,7 @@ kernel_tests() {
     if [[ $short = 1 ]]; then
         printf 'device update'
     else
-        printf 'device linear norm_mod embed time_cond attention loss update sample'
+        cat "$kernel_list"
     fi
 }
 
@@ -125,6 +126,7 @@ part_parity() {
     else
         for precision in fp32 bf16; do
             "$bin/gidd-parity" --device "$device" --precision "$precision" "$golden/micro.h5" || code=1
+            "$bin/gidd-parity" --device "$device" --precision "$precision" "$golden/decoder.h5" || code=1
         done
         "$bin/gidd-parity" --device "$device" "$golden/odd_kernels.h5" || code=1
     fi
@@ -193,9 +195,7 @@ part_recompute() {
 }
 
 part_graphs() {
-    [[ $device = cuda ]] || { printf 'graphs want device cuda\n'; return 77; }
-    train plain device.graphs=off training.steps=20 || return 1
-    train graphs device.graphs=on training.steps=20 || return 1
+    base_run && train plain device.graphs=off && train graphs device.graphs=on || return 1
     same_bits plain graphs
 }
 

@@ -29,10 +29,10 @@ expect 64 --device abacus
 expect 64 no_such_part
 
 expect 0 --device emu --short
-for part in kernels parity repeat training recompute step; do
+for part in kernels parity repeat training recompute graphs step; do
     grep -qE "^  $part +ok " "$work/said" || complain "$part is not ok"
 done
-for part in graphs nccl gemm memcheck racecheck initcheck; do
+for part in nccl gemm memcheck racecheck initcheck; do
     grep -qE "^  $part +skipped " "$work/said" || complain "$part is not skipped"
 done
 grep -q '^gidd .* on emu: ' "$work/report" || complain "the report does not say what ran where"
