@@ -270,7 +270,7 @@ print_table() {
 }
 
 # What the parts, each in a shell of its own, need of these variables.
-export here bin golden data device short work
+export here bin golden data device kernel_list short work
 
 {
     printf 'gidd %s, %s\ndevice %s: %s\nhost: %s\n' "$commit" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$device" "$described" \
