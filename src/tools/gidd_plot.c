@@ -158,7 +158,8 @@ static gidd_status read_chosen(plot *p, const char *wish, const char **key_p)
         GIDD_TRY(read_metrics(p, *key_p));
     }
     if (p->train.count + p->valid.count == 0) {
-        return gidd_fail(GIDD_ERR_MISSING, "%s holds no value of %s or valid_%s yet", p->source, *key_p, *key_p);
+        return gidd_fail(GIDD_ERR_MISSING, "%s holds no value of %s yet, of training or validation", p->source,
+                         wish != NULL ? wish : "elbo or nll");
     }
     return GIDD_OK;
 }

@@ -44,7 +44,7 @@ grep -qF 'run &#60;1&#62;' "$picture" || complain "the title is not escaped"
 [[ "$(tail -n 1 "$picture")" = "</svg>" ]] || complain "the picture does not end"
 
 expect_code 0 "3 training and 1 validation points" 'run <1>/metrics.jsonl' --key loss --output other.svg
-grep -q 'weighted loss' other.svg || complain "the axis of losses has no name"
+grep -q 'loss, as trained' other.svg || complain "the axis of losses has no name"
 
 printf '{"step":7,"elbo":3}\n' >one.jsonl
 expect_code 0 "1 training and 0 validation points" one.jsonl --output one.svg
@@ -57,7 +57,7 @@ grep -q 'training, noised tokens' noised.svg || complain "a part of the ELBO is 
 grep -q 'noised' one.svg && complain "the ELBO is named as a part of it"
 
 expect_code 64 "which run?"
-expect_code 64 "loss or elbo" one.jsonl --key accuracy
+expect_code 64 "loss, elbo or nll" one.jsonl --key accuracy
 expect_code 64 "one run at a time" one.jsonl two.jsonl
 expect_code 66 "absent" absent
 printf '{"step":1,"lr":0}\n' >empty.jsonl
