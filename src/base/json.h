@@ -9,22 +9,10 @@
 
 #include "base/status.h"
 
-#include <errno.h>
 #include <jansson.h>
 
 /* *root_p: the value that `text` of `bytes` bytes stands for, the caller's; NULL if it is no JSON, and
  * then *error says where and why: for the caller to tell. GIDD_ERR_NOMEM. Local. */
-static inline gidd_status gidd_json_parse(const char *text, size_t bytes, size_t flags, json_error_t *error,
-                                          json_t **root_p)
-{
-    errno = 0;
-    *root_p = json_loadb(text, bytes, flags, error);
-    if (errno == ENOMEM) { // also with a value: a part of it may be missing
-        json_decref(*root_p);
-        *root_p = NULL;
-        return gidd_fail(GIDD_ERR_NOMEM, "out of memory for %zu bytes of JSON", bytes);
-    }
-    return GIDD_OK;
-}
+gidd_status gidd_json_parse(const char *text, size_t bytes, size_t flags, json_error_t *error, json_t **root_p);
 
 #endif
