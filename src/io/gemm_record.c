@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "io/gemm_record.h"
 
+#include "base/json.h"
+
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -145,8 +146,9 @@ static gidd_status read_root(const char *name, const json_t *root, gidd_gemm_rec
 gidd_status gidd_gemm_record_decode(const char *name, const char *text, size_t bytes, gidd_gemm_record *record)
 {
     json_error_t error;
-    json_t      *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &error);
+    json_t      *root = NULL;
     *record = (gidd_gemm_record){0};
+    GIDD_TRY(gidd_json_parse(text, bytes, JSON_REJECT_DUPLICATES, &error, &root));
     if (root == NULL) {
         return gidd_fail(GIDD_ERR_CORRUPT, "%s:%d: %s", name, error.line, error.text);
     }

@@ -4,8 +4,9 @@
  */
 #include "worker/judge.h"
 
+#include "base/json.h"
+
 #include <errno.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -122,7 +123,8 @@ static gidd_status add_line(reader *r, const char *line, size_t bytes)
     if (strspn(line, " \t\r\n") == bytes) {
         return GIDD_OK;
     }
-    json_t *object = json_loadb(line, bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
+    json_t *object = NULL;
+    GIDD_TRY(gidd_json_parse(line, bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error, &object));
     if (object == NULL) {
         return bad_line(r, error.text);
     }
