@@ -4,7 +4,7 @@
 # bash tests/run.sh [--full] [words for ctest...]
 #
 # Installs what the tests need, builds everything in build/test and runs every test that this machine can run.
-# Prints what was skipped and why, minutes by label, and ends in ctest's summary. Without --full the tests
+# Prints the counts of the fault tests, what was skipped and why, minutes by label, and ends in ctest's summary. Without --full the tests
 # labelled "full" (long ones) are left out. Further words go to ctest: bash tests/run.sh -L unit -R bpe
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -51,13 +51,19 @@ list_skipped() {
          { output = /^Output:$/ }' "$1" "$2"
 }
 
+# Each count of faults and what became of them ("kills: 10 cases, 11 faults injected, 10 survived, ..."), by test.
+fault_counts() {
+    awk '/^[0-9]+\/[0-9]+ Test: / { name = $3 }
+         / (survived|bit-exact|noticed|read back|difference)/ && /^[^{]*[0-9]/ { printf "    %-30s %s\n", name, $0 }' "$1"
+}
+
 minutes_by_label() {
     awk '/sec\*proc/ { printf "    %-12s %6.2f minutes %s\n", $1, $3 / 60, substr($0, index($0, "(")) }' "$1"
 }
 
 main() {
     local -a words=(-LE '^full$')
-    local code=0 summary="$build/summary.txt" began
+    local code=0 summary="$build/summary.txt" log="$build/Testing/Temporary/LastTest.log" began
     if [[ "${1:-}" = --full ]]; then
         words=()
         shift
@@ -72,7 +78,12 @@ main() {
     began=$SECONDS
     ctest --test-dir "$build" -j2 --output-on-failure --no-tests=error "${words[@]}" "$@" 2>&1 |
         hold_back_summary "$summary" || code=$?
-    list_skipped "$summary" "$build/Testing/Temporary/LastTest.log" >"$build/skipped.txt"
+    fault_counts "$log" >"$build/faults.txt"
+    if [[ -s "$build/faults.txt" ]]; then
+        printf '\nfaults, by test:\n'
+        cat "$build/faults.txt"
+    fi
+    list_skipped "$summary" "$log" >"$build/skipped.txt"
     if [[ -s "$build/skipped.txt" ]]; then
         printf '\nskipped on this machine:\n'
         sed 's/^/    /' "$build/skipped.txt"

@@ -36,8 +36,10 @@ ranks_of() {
     pgrep -P "$pid" -x gidd-worker || true
 }
 
+endings=0
 expect() {
     [[ $rc -eq $1 ]] || die "$2: exit $rc, not $1"
+    endings=$((endings + 1))
 }
 
 logged() {
@@ -82,7 +84,6 @@ scenario_signals() { # each signal to all ranks, to one, to mpirun; twice: 75 wi
             same_run whole "s$number"
         done
     done
-    printf '%d signals, each twice, %d bit-exact\n' "$number" "$number"
 }
 
 scenario_deadlines() { # minutes, the job's end, a STOP file: the right code, in time, then the same bytes
@@ -371,4 +372,4 @@ scenario_soak() { # a kill every few seconds for SOAK_SECONDS (default 120); the
 
 shard
 "scenario_$scenario"
-printf 'ok %s\n' "$scenario"
+printf '%s: %d starts ended with the code that they owe, %d runs bit-exact\n' "$scenario" "$endings" "$exact"

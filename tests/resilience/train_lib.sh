@@ -2,7 +2,9 @@
 # shellcheck shell=bash
 #
 # What end-to-end training tests share; to be sourced with $scenario and $bin (folder of the programs) set. Makes a
-# folder $work with a tiny configuration, and functions that start runs there and compare them.
+# folder $work with a tiny configuration, and functions that start runs there and compare them ($exact counts the
+# runs that agreed).
+exact=0
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=tests/support/scratch.sh
 . "$here/../support/scratch.sh"
@@ -50,6 +52,7 @@ same_run() {
     last=$(cd "$work/$1/checkpoints" && printf '%s\n' step-????????? | tail -n 1)
     cmp "$work/$1/checkpoints/$last/state.bin" "$work/$2/checkpoints/$last/state.bin" >&2 ||
         die "state.bin of $1 and $2 differs"
+    exact=$((exact + 1))
 }
 
 # Largest relative difference of the training losses of two runs.
