@@ -19,6 +19,8 @@ typedef struct gidd_backend_streams {
     gidd_status (*copy_in)(gidd_device *device, gidd_stream stream, void *target, const void *host, size_t bytes);
     gidd_status (*copy_out)(gidd_device *device, gidd_stream stream, void *host, const void *source, size_t bytes);
     gidd_status (*event_create)(gidd_device *device, void **event_p);
+    gidd_status (*event_create_timed)(gidd_device *device, void **event_p);
+    gidd_status (*event_seconds)(const void *from, const void *to, double *seconds_p); /* timed ones */
     void (*event_destroy)(gidd_device *device, void *event);
     gidd_status (*event_record)(gidd_device *device, void *event, gidd_stream stream);
     gidd_status (*event_wait)(gidd_device *device, void *event);

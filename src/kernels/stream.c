@@ -5,6 +5,7 @@
  */
 #include "kernels/stream.h"
 
+#include "base/clock.h"
 #include "kernels/backend.h"
 #include "kernels/kernels.h"
 
@@ -15,6 +16,7 @@ struct gidd_event {
     int         is_recorded;
     gidd_stream stream;
     int64_t     position; // in the order of the stream's work
+    int64_t     time_ns;  // when it was recorded, on the host's clock
     void       *vendor;   // the back-end's event
 };
 
@@ -222,20 +224,47 @@ void *gidd_stream_handle(const gidd_device *device, gidd_stream stream)
     return device->backend->streams != NULL ? device->backend->streams->handle(device, stream) : NULL;
 }
 
-gidd_status gidd_event_create(gidd_device *device, gidd_event **event_p)
+typedef gidd_status (*create_vendor_event)(gidd_device *device, void **event_p);
+
+// `create`: NULL where the back-end has no events.
+static gidd_status create_event(gidd_device *device, create_vendor_event create, gidd_event **event_p)
 {
     gidd_event *event = calloc(1, sizeof *event);
     if (event == NULL) {
         return gidd_fail(GIDD_ERR_NOMEM, "no memory for an event");
     }
-    if (device->backend->streams != NULL) {
-        gidd_status status = device->backend->streams->event_create(device, &event->vendor);
+    if (create != NULL) {
+        gidd_status status = create(device, &event->vendor);
         if (status != GIDD_OK) {
             free(event);
             return status;
         }
     }
     *event_p = event;
+    return GIDD_OK;
+}
+
+gidd_status gidd_event_create(gidd_device *device, gidd_event **event_p)
+{
+    const gidd_backend_streams *streams = device->backend->streams;
+    return create_event(device, streams != NULL ? streams->event_create : NULL, event_p);
+}
+
+gidd_status gidd_event_create_timed(gidd_device *device, gidd_event **event_p)
+{
+    const gidd_backend_streams *streams = device->backend->streams;
+    return create_event(device, streams != NULL ? streams->event_create_timed : NULL, event_p);
+}
+
+gidd_status gidd_event_seconds(gidd_device *device, const gidd_event *from, const gidd_event *to, double *seconds_p)
+{
+    if (!from->is_recorded || !to->is_recorded) {
+        return gidd_fail(GIDD_ERR_ARG, "the time between events of which one was not recorded");
+    }
+    if (from->vendor != NULL) {
+        return device->backend->streams->event_seconds(from->vendor, to->vendor, seconds_p);
+    }
+    *seconds_p = (double)(to->time_ns - from->time_ns) * 1e-9;
     return GIDD_OK;
 }
 
@@ -254,6 +283,7 @@ gidd_status gidd_event_record(gidd_device *device, gidd_event *event, gidd_strea
     event->is_recorded = 1;
     event->stream = stream;
     event->position = device->issued[stream];
+    event->time_ns = gidd_clock_ns();
     return event->vendor != NULL ? device->backend->streams->event_record(device, event->vendor, stream) : GIDD_OK;
 }
 

@@ -40,6 +40,11 @@ typedef struct gidd_event gidd_event; /* opaque; it may be recorded again and ag
 gidd_status gidd_event_create(gidd_device *device, gidd_event **event_p);
 void        gidd_event_destroy(gidd_device *device, gidd_event *event); /* NULL-safe */
 
+/* An event that also keeps when it was passed; and the seconds from one such to a later one, both recorded and waited
+ * for: the device's own clock on cuda, elsewhere the host's, which did the work between the two. For measurements. */
+gidd_status gidd_event_create_timed(gidd_device *device, gidd_event **event_p);
+gidd_status gidd_event_seconds(gidd_device *device, const gidd_event *from, const gidd_event *to, double *seconds_p);
+
 /* The event is now the point behind all work issued to `stream` so far. */
 gidd_status gidd_event_record(gidd_device *device, gidd_event *event, gidd_stream stream);
 

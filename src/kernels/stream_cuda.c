@@ -29,12 +29,31 @@ static gidd_status copy_out_cuda(gidd_device *device, gidd_stream stream, void *
 }
 
 // Waiting gives the processor up: the host has a loader, a writer and a journal to run.
-static gidd_status event_create_cuda(gidd_device *device, void **event_p)
+static gidd_status create_event(gidd_device *device, unsigned int flags, void **event_p)
 {
     cudaEvent_t event = NULL;
     GIDD_CUDA_TRY(cudaSetDevice(gidd_cuda_of(device)->index));
-    GIDD_CUDA_TRY(cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventBlockingSync));
+    GIDD_CUDA_TRY(cudaEventCreateWithFlags(&event, flags | cudaEventBlockingSync));
     *event_p = event;
+    return GIDD_OK;
+}
+
+static gidd_status event_create_cuda(gidd_device *device, void **event_p)
+{
+    return create_event(device, cudaEventDisableTiming, event_p);
+}
+
+static gidd_status event_create_timed_cuda(gidd_device *device, void **event_p)
+{
+    return create_event(device, cudaEventDefault, event_p);
+}
+
+static gidd_status event_seconds_cuda(const void *from, const void *to, double *seconds_p)
+{
+    cudaEvent_t start = (cudaEvent_t)(uintptr_t)from, end = (cudaEvent_t)(uintptr_t)to;
+    float ms = 0.0f;
+    GIDD_CUDA_TRY(cudaEventElapsedTime(&ms, start, end));
+    *seconds_p = (double)ms * 1e-3;
     return GIDD_OK;
 }
 
@@ -113,6 +132,8 @@ const gidd_backend_streams gidd_streams_cuda = {
     .copy_in = copy_in_cuda,
     .copy_out = copy_out_cuda,
     .event_create = event_create_cuda,
+    .event_create_timed = event_create_timed_cuda,
+    .event_seconds = event_seconds_cuda,
     .event_destroy = event_destroy_cuda,
     .event_record = event_record_cuda,
     .event_wait = event_wait_cuda,

@@ -242,6 +242,11 @@ gidd_status gidd_segment_run(gidd_segments *segments, const gidd_segment *segmen
     return GIDD_OK;
 }
 
+void gidd_segments_issue_plainly(gidd_segments *segments)
+{
+    segments->args.use_graphs = 0;
+}
+
 int64_t gidd_segments_count(const gidd_segments *segments, int64_t *launches_p)
 {
     int64_t launches = 0, graphs = 0;

@@ -63,6 +63,10 @@ void        gidd_segments_destroy(gidd_segments *segments); /* NULL-safe. Local.
  * that was not recorded is GIDD_ERR_ARG. Local. */
 gidd_status gidd_segment_run(gidd_segments *segments, const gidd_segment *segment);
 
+/* From now on the segments issue their work as without graphs, so that each launch passes device->kernels: for a
+ * profile of them. Local. */
+void gidd_segments_issue_plainly(gidd_segments *segments);
+
 /* Graphs recorded, and launches in all of them (-1: CUDA holds them). Local. */
 int64_t gidd_segments_count(const gidd_segments *segments, int64_t *launches_p);
 

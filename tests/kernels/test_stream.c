@@ -2,6 +2,7 @@
  *
  * Streams, events and graphs. Where a copy may be late it is late on emu, so that what does not wait is seen.
  */
+#include "base/clock.h"
 #include "kernels/harness.h"
 #include "kernels/stream.h"
 
@@ -181,6 +182,32 @@ Test(stream, what_a_graph_cannot_hold_is_refused)
     gidd_graph_abandon(device);
     CHECK_OK(gidd_device_zero(device, memory, COUNT * sizeof *memory)); // done, not recorded
     expect(device, memory, 0.0f);
+    gidd_device_free(device, memory, COUNT * sizeof *memory);
+    gidd_device_close(device);
+}
+
+/* The time between two events is that of the work between them; an event without a record has none. */
+Test(stream, timed_events_know_the_seconds_between_them)
+{
+    gidd_device *device = open_test_device(GIDD_F32, 1);
+    gidd_event  *from = NULL, *to = NULL;
+    float       *memory = allocate(device, COUNT * sizeof *memory);
+    double       seconds = -1.0;
+    CHECK_OK(gidd_event_create_timed(device, &from));
+    CHECK_OK(gidd_event_create_timed(device, &to));
+    CHECK_OK(gidd_event_record(device, from, GIDD_STREAM_MAIN));
+    cr_assert_eq(gidd_event_seconds(device, from, to, &seconds), GIDD_ERR_ARG);
+    const int64_t start_ns = gidd_clock_ns();
+    for (int i = 0; i < 100; i++) {
+        CHECK_OK(gidd_device_zero(device, memory, COUNT * sizeof *memory));
+    }
+    CHECK_OK(gidd_event_record(device, to, GIDD_STREAM_MAIN));
+    CHECK_OK(gidd_event_wait(device, to));
+    const double most = (double)(gidd_clock_ns() - start_ns) * 1e-9 + 1e-3;
+    CHECK_OK(gidd_event_seconds(device, from, to, &seconds));
+    cr_assert(seconds > 0.0 && seconds <= most, "%g s, of at most %g", seconds, most);
+    gidd_event_destroy(device, to);
+    gidd_event_destroy(device, from);
     gidd_device_free(device, memory, COUNT * sizeof *memory);
     gidd_device_close(device);
 }
