@@ -37,7 +37,7 @@ typedef struct gidd_bench_options {
     const char *folder;                      /* --folder: where temporary folders are made */
     const char *paths[GIDD_BENCH_PATHS_MAX]; /* texts to read */
     int path_count;
-    double mib, gib, work_ms;
+    double mib, gib, work_ms, peak_tflops;
     gidd_bench_input input;
     int step; /* checkpoint --step: time a training step as well */
 } gidd_bench_options;

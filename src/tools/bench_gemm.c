@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * gidd-bench gemm: the matrix products of the configured model through the device's linear slots,
- * in fp32 and in bf16. Their sum over a step is a floor under its time: what would be left if all
- * else were free.
+ * gidd-bench gemm: what the device does at best (a large square product, a copy), then the matrix
+ * products of the configured model through the device's linear slots, in fp32 and in bf16. The sum of
+ * these over a step is a floor under its time: what would be left if all else were free.
  */
-#include "base/clock.h"
 #include "tools/bench.h"
+#include "tools/bench_ceiling.h"
 #include "worker/inference.h"
 #include "worker/worker.h"
 
@@ -27,17 +27,27 @@ typedef struct gemm_work {
     gidd_device *device;
     gidd_dtype dtype;
     gidd_bench_plan plan;
+    gidd_bench_ceiling ceiling;
     product products[PRODUCT_COUNT];
     int64_t sequences, T; /* of a micro-batch */
     void *x, *y, *w;      /* inputs, large enough for every product; y stands for dy */
     void *out;            /* y or dx */
     float *dw;
     size_t xy_bytes, w_bytes, dw_bytes;
-    double *seconds, *cpu_seconds;         /* [plan.total] */
+    double *seconds;                       /* [plan.repeats] */
+    double cpu_seconds;                    /* of a run, all measurements' mean */
     double step_seconds, step_cpu_seconds; /* all products of a step */
 } gemm_work;
 
 typedef gidd_status (*run_product)(const gemm_work *w, const product *p);
+
+/* One product through one slot, and how often it has run: what is measured. */
+typedef struct product_runs {
+    const gemm_work *w;
+    const product *p;
+    run_product run;
+    int64_t count;
+} product_runs;
 
 static gidd_status run_fwd(const gemm_work *w, const product *p)
 {
@@ -112,31 +122,8 @@ static gidd_status allocate(gemm_work *w)
     GIDD_TRY(gidd_device_alloc(w->device, w->w_bytes, "weights", &w->w));
     GIDD_TRY(gidd_device_alloc(w->device, w->dw_bytes, "gradients of weights", &dw));
     w->dw = dw;
-    w->seconds = calloc(2 * (size_t)w->plan.total, sizeof *w->seconds);
-    if (w->seconds == NULL) {
-        return gidd_fail(GIDD_ERR_NOMEM, "no memory for the times");
-    }
-    w->cpu_seconds = w->seconds + w->plan.total;
-    return GIDD_OK;
-}
-
-// Values near 1/16 in every element, of either type: small powers of two, so that nothing
-// overflows.
-static gidd_status fill(const gemm_work *w, void *target, size_t bytes)
-{
-    uint8_t *host = malloc(bytes);
-    if (host == NULL) {
-        return gidd_fail(GIDD_ERR_NOMEM, "no memory for %zu bytes of input", bytes);
-    }
-    for (size_t i = 0; i < bytes; i++) { // bf16 0x3d80 + .. and fp32 0x3d8. 3d8.
-        host[i] = i % 2 == 1 ? 0x3d : (uint8_t)(0x80 + i / 2 % 61);
-    }
-    gidd_status status = gidd_device_copy_in(w->device, target, host, bytes);
-    if (status == GIDD_OK) {
-        status = gidd_device_synchronize(w->device);
-    }
-    free(host);
-    return status;
+    w->seconds = calloc((size_t)w->plan.repeats, sizeof *w->seconds);
+    return w->seconds != NULL ? GIDD_OK : gidd_fail(GIDD_ERR_NOMEM, "no memory for the times");
 }
 
 static gidd_status reserve(const gidd_config *config, const gemm_work *w)
@@ -166,10 +153,11 @@ static gidd_status open_work(gidd_bench *bench, gemm_work *w)
     }
     free(config);
     GIDD_TRY(status);
+    GIDD_TRY(gidd_bench_ceiling_measure(w->device, &w->ceiling)); // before the inputs take memory
     GIDD_TRY(allocate(w));
-    GIDD_TRY(fill(w, w->x, w->xy_bytes));
-    GIDD_TRY(fill(w, w->y, w->xy_bytes));
-    return fill(w, w->w, w->w_bytes);
+    GIDD_TRY(gidd_bench_fill(w->device, w->x, w->xy_bytes, w->dtype));
+    GIDD_TRY(gidd_bench_fill(w->device, w->y, w->xy_bytes, w->dtype));
+    return gidd_bench_fill(w->device, w->w, w->w_bytes, w->dtype);
 }
 
 static void close_work(gemm_work *w)
@@ -190,33 +178,38 @@ static void close_work(gemm_work *w)
 static void report_product(gidd_bench *bench, gemm_work *w, const product *p, const char *slot)
 {
     static const char *const keys[] = {"m",      "n",      "k",           "ms",
-                                       "ms_min", "ms_max", "gflop_per_s", "gflop_per_cpu_s"};
+                                       "ms_min", "ms_max", "gflop_per_s", "gflop_per_cpu_s", "of_ceiling_percent"};
     char name[64];
-    gidd_bench_spread wall = gidd_bench_spread_of(w->seconds + w->plan.warmup, w->plan.repeats);
-    gidd_bench_spread cpu = gidd_bench_spread_of(w->cpu_seconds + w->plan.warmup, w->plan.repeats);
+    gidd_bench_spread wall = gidd_bench_spread_of(w->seconds, w->plan.repeats);
     double gflop = 2.0 * (double)p->M * (double)p->N * (double)p->K * 1e-9;
-    const double values[] = {(double)p->M,        (double)p->N,      (double)p->K,
-                             wall.median * 1e3,   wall.min * 1e3,    wall.max * 1e3,
-                             gflop / wall.median, gflop / cpu.median};
+    const double values[] = {(double)p->M,        (double)p->N,           (double)p->K,
+                             wall.median * 1e3,   wall.min * 1e3,         wall.max * 1e3,
+                             gflop / wall.median, gflop / w->cpu_seconds, 100e9 * gflop / wall.median / w->ceiling.flops_per_s};
     (void)snprintf(name, sizeof name, "%s, %s, %s", w->dtype == GIDD_BF16 ? "bf16" : "fp32",
                    p->name, slot);
     gidd_bench_report_row(bench->report, &(gidd_bench_row){"product", name, keys, values,
                                                            (int)(sizeof keys / sizeof *keys)});
     w->step_seconds += (double)p->count * wall.median;
-    w->step_cpu_seconds += (double)p->count * cpu.median;
+    w->step_cpu_seconds += (double)p->count * w->cpu_seconds;
+}
+
+static gidd_status run_once(void *context)
+{
+    product_runs *runs = context;
+    runs->count++;
+    return runs->run(runs->w, runs->p);
 }
 
 static gidd_status measure_product(gidd_bench *bench, gemm_work *w, const product *p,
                                    const char *slot, run_product run)
 {
-    for (int64_t i = 0; i < w->plan.total; i++) {
-        int64_t start_ns = gidd_clock_ns();
-        double start_cpu = gidd_bench_cpu_seconds();
+    product_runs runs = {w, p, run, 0};
+    for (int64_t i = 0; i < w->plan.warmup; i++) {
         GIDD_TRY(run(w, p));
-        GIDD_TRY(gidd_device_synchronize(w->device));
-        w->cpu_seconds[i] = gidd_bench_cpu_seconds() - start_cpu;
-        w->seconds[i] = (double)(gidd_clock_ns() - start_ns) * 1e-9;
     }
+    const double start_cpu = gidd_bench_cpu_seconds();
+    GIDD_TRY(gidd_bench_time_runs(w->device, run_once, &runs, w->plan.repeats, w->seconds));
+    w->cpu_seconds = (gidd_bench_cpu_seconds() - start_cpu) / (double)runs.count;
     report_product(bench, w, p, slot);
     return GIDD_OK;
 }
@@ -232,6 +225,7 @@ static gidd_status measure_precision(gidd_bench *bench, gemm_work *w)
     gidd_device_describe(w->device, text, sizeof text);
     gidd_bench_report_text(bench->report, w->dtype == GIDD_BF16 ? "device_bf16" : "device_fp32",
                            text);
+    gidd_bench_ceiling_report(bench->report, w->dtype == GIDD_BF16 ? "ceiling_bf16" : "ceiling_fp32", &w->ceiling);
     for (int i = 0; i < PRODUCT_COUNT; i++) {
         for (size_t slot = 0; slot < sizeof slots / sizeof *slots; slot++) {
             GIDD_TRY(measure_product(bench, w, &w->products[i], slots[slot].name, slots[slot].run));

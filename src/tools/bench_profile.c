@@ -1,113 +1,127 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tools/bench_profile.h"
 
-#include "base/clock.h"
+#include "kernels/stream.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+typedef struct timed_call {
+    gidd_event *start, *end; /* owned; kept from one reset to the next */
+    int part;
+} timed_call;
 
 // The table is the first member: a launcher finds the rest through device->kernels.
 struct gidd_bench_profile {
     gidd_kernels table;
     const gidd_kernels *own; /* the device's */
     gidd_device *device;
-    int64_t head_columns;
-    gidd_bench_count *counts; /* [GIDD_BENCH_PARTS] owned */
+    const gidd_model_shape *shape;
+    timed_call *calls; /* [capacity] owned; `count` of them since the last reset, the others' events await use */
+    int64_t count, capacity;
+    gidd_bench_count counts[GIDD_BENCH_PARTS];
 };
 
-/* ---- Operations by arguments ----------------------------------------------------------------- */
+/* ---- Matrices by arguments ------------------------------------------------------------------- */
 
-static double linear_fwd_flops(const gidd_linear_fwd_args *a)
+// The head's and the modulations' first: their rows are as many as no other matrix has.
+static gidd_bench_matrix matrix_of(const gidd_model_shape *shape, int64_t N, int64_t K)
 {
-    return 2.0 * (double)a->M * (double)a->N * (double)a->K;
+    if (N == shape->Vr) {
+        return GIDD_BENCH_HEAD;
+    }
+    if (shape->type != GIDD_MODEL_AUTOREGRESSIVE && K == shape->C && N == 6 * shape->D * shape->L + 2 * shape->D) {
+        return GIDD_BENCH_MODS;
+    }
+    if (N == shape->D) {
+        return K == shape->D ? GIDD_BENCH_ATTN_OUT : GIDD_BENCH_MLP_OUT;
+    }
+    return N == 3 * shape->D ? GIDD_BENCH_QKV : GIDD_BENCH_MLP_IN;
 }
 
-static double linear_bwd_data_flops(const gidd_linear_bwd_data_args *a)
+static gidd_bench_matrix linear_fwd_matrix(const gidd_model_shape *shape, const gidd_linear_fwd_args *a)
 {
-    return 2.0 * (double)a->M * (double)a->N * (double)a->K;
+    return matrix_of(shape, a->N, a->K);
 }
 
-static double linear_bwd_weight_flops(const gidd_linear_bwd_weight_args *a)
+static gidd_bench_matrix linear_bwd_data_matrix(const gidd_model_shape *shape, const gidd_linear_bwd_data_args *a)
 {
-    return 2.0 * (double)a->M * (double)a->N * (double)a->K;
+    return matrix_of(shape, a->N, a->K);
 }
 
-static double attention_fwd_flops(const gidd_attention_fwd_args *a)
+static gidd_bench_matrix linear_bwd_weight_matrix(const gidd_model_shape *shape, const gidd_linear_bwd_weight_args *a)
 {
-    return 4.0 * (double)a->B * (double)a->H * (double)a->T * (double)a->T * (double)a->d;
+    return matrix_of(shape, a->N, a->K);
 }
 
-static double attention_bwd_flops(const gidd_attention_bwd_args *a)
+static gidd_bench_matrix no_matrix(const gidd_model_shape *shape, const void *arguments)
 {
-    return 8.0 * (double)a->B * (double)a->H * (double)a->T * (double)a->T * (double)a->d;
-}
-
-static double no_flops(const void *arguments)
-{
+    (void)shape;
     (void)arguments;
-    return 0.0;
+    return GIDD_BENCH_NO_MATRIX;
 }
 
-#define FLOPS_OF(arguments)                                                                        \
-    _Generic((arguments), const gidd_linear_fwd_args *: linear_fwd_flops,                          \
-        const gidd_linear_bwd_data_args *: linear_bwd_data_flops,                                  \
-        const gidd_linear_bwd_weight_args *: linear_bwd_weight_flops,                              \
-        const gidd_attention_fwd_args *: attention_fwd_flops,                                      \
-        const gidd_attention_bwd_args *: attention_bwd_flops, default: no_flops)(arguments)
+#define MATRIX_OF(shape, arguments)                                                                \
+    _Generic((arguments), const gidd_linear_fwd_args *: linear_fwd_matrix,                         \
+        const gidd_linear_bwd_data_args *: linear_bwd_data_matrix,                                 \
+        const gidd_linear_bwd_weight_args *: linear_bwd_weight_matrix, default: no_matrix)((shape), (arguments))
 
-static int64_t linear_fwd_columns(const gidd_linear_fwd_args *a)
+/* ---- Calls ----------------------------------------------------------------------------------- */
+
+static gidd_bench_profile *profile_of(const gidd_device *device)
 {
-    return a->N;
+    return (gidd_bench_profile *)(uintptr_t)(const void *)device->kernels; // the table is ours to change
 }
 
-static int64_t linear_bwd_data_columns(const gidd_linear_bwd_data_args *a)
+static gidd_status add_events(gidd_bench_profile *profile)
 {
-    return a->N;
+    timed_call *call = &profile->calls[profile->count];
+    if (call->end != NULL) {
+        return GIDD_OK;
+    }
+    if (call->start == NULL) {
+        GIDD_TRY(gidd_event_create_timed(profile->device, &call->start));
+    }
+    return gidd_event_create_timed(profile->device, &call->end);
 }
 
-static int64_t linear_bwd_weight_columns(const gidd_linear_bwd_weight_args *a)
+static gidd_status begin_call(gidd_bench_profile *profile, timed_call **call_p)
 {
-    return a->N;
+    if (profile->count == profile->capacity) {
+        int64_t capacity = 2 * profile->capacity + 256;
+        timed_call *calls = realloc(profile->calls, (size_t)capacity * sizeof *calls);
+        if (calls == NULL) {
+            return gidd_fail(GIDD_ERR_NOMEM, "no memory for a profile of %lld calls", (long long)capacity);
+        }
+        memset(calls + profile->capacity, 0, (size_t)(capacity - profile->capacity) * sizeof *calls);
+        profile->calls = calls;
+        profile->capacity = capacity;
+    }
+    GIDD_TRY(add_events(profile));
+    *call_p = &profile->calls[profile->count++];
+    return gidd_event_record(profile->device, (*call_p)->start, GIDD_STREAM_MAIN);
 }
 
-static int64_t no_columns(const void *arguments)
+static void count_call(gidd_bench_profile *profile, const timed_call *call, gidd_bench_work work)
 {
-    (void)arguments;
-    return -1;
-}
-
-#define COLUMNS_OF(arguments)                                                                      \
-    _Generic((arguments), const gidd_linear_fwd_args *: linear_fwd_columns,                        \
-        const gidd_linear_bwd_data_args *: linear_bwd_data_columns,                                \
-        const gidd_linear_bwd_weight_args *: linear_bwd_weight_columns,                            \
-        default: no_columns)(arguments)
-
-/* ---- Launchers ------------------------------------------------------------------------------- */
-
-static const gidd_bench_profile *profile_of(const gidd_device *device)
-{
-    return (const gidd_bench_profile *)(const void *)device->kernels;
-}
-
-static void count_call(const gidd_bench_profile *profile, int part, int64_t start_ns, double flops)
-{
-    gidd_bench_count *count = &profile->counts[part];
+    gidd_bench_count *count = &profile->counts[call->part];
     count->calls++;
-    count->ns += gidd_clock_ns() - start_ns;
-    count->flops += flops;
+    count->work.flops += work.flops;
+    count->work.bytes += work.bytes;
 }
 
 #define TIMED_SLOT(slot, arguments)                                                                \
     static gidd_status timed_##slot(gidd_device *device, const gidd_##arguments##_args *args)      \
     {                                                                                              \
-        const gidd_bench_profile *profile = profile_of(device);                                    \
-        int part = 2 * GIDD_BENCH_SLOT_##slot + (COLUMNS_OF(args) == profile->head_columns);       \
-        int64_t start_ns = gidd_clock_ns();                                                        \
+        gidd_bench_profile *profile = profile_of(device);                                          \
+        timed_call *call = NULL;                                                                   \
+        GIDD_TRY(begin_call(profile, &call));                                                      \
+        call->part = GIDD_BENCH_SLOT_##slot * GIDD_BENCH_MATRIX_COUNT +                            \
+                     (int)MATRIX_OF(profile->shape, args);                                         \
         GIDD_TRY(profile->own->slot(device, args));                                                \
-        GIDD_TRY(gidd_device_synchronize(device));                                                 \
-        count_call(profile, part, start_ns, FLOPS_OF(args));                                       \
-        return GIDD_OK;                                                                            \
+        count_call(profile, call, gidd_bench_work_of(GIDD_BENCH_SLOT_##slot, device->dtype, args)); \
+        return gidd_event_record(device, call->end, GIDD_STREAM_MAIN);                             \
     }
 GIDD_KERNEL_SLOTS(TIMED_SLOT)
 #undef TIMED_SLOT
@@ -118,22 +132,18 @@ static const gidd_kernels timed_table = {.device = "profile", GIDD_KERNEL_SLOTS(
 
 /* ---- Life ------------------------------------------------------------------------------------ */
 
-gidd_status gidd_bench_profile_attach(gidd_device *device, int64_t head_columns,
+gidd_status gidd_bench_profile_attach(gidd_device *device, const gidd_model_shape *shape,
                                       gidd_bench_profile **profile_p)
 {
     gidd_bench_profile *profile = calloc(1, sizeof *profile);
-    gidd_bench_count *counts = calloc(GIDD_BENCH_PARTS, sizeof *counts);
-    if (profile == NULL || counts == NULL) {
-        free(profile);
-        free(counts);
+    if (profile == NULL) {
         return gidd_fail(GIDD_ERR_NOMEM, "no memory for a profile");
     }
-    *profile = (gidd_bench_profile){.table = timed_table,
-                                    .own = device->kernels,
-                                    .device = device,
-                                    .head_columns = head_columns,
-                                    .counts = counts};
+    profile->table = timed_table;
     profile->table.device = device->kernels->device;
+    profile->own = device->kernels;
+    profile->device = device;
+    profile->shape = shape;
     device->kernels = &profile->table;
     *profile_p = profile;
     return GIDD_OK;
@@ -143,25 +153,46 @@ void gidd_bench_profile_detach(gidd_bench_profile *profile)
 {
     if (profile != NULL) {
         profile->device->kernels = profile->own;
-        free(profile->counts);
+        for (int64_t i = 0; i < profile->capacity; i++) {
+            gidd_event_destroy(profile->device, profile->calls[i].end);
+            gidd_event_destroy(profile->device, profile->calls[i].start);
+        }
+        free(profile->calls);
         free(profile);
     }
 }
 
-const gidd_bench_count *gidd_bench_profile_counts(const gidd_bench_profile *profile)
-{
-    return profile->counts;
-}
-
 void gidd_bench_profile_reset(gidd_bench_profile *profile)
 {
-    memset(profile->counts, 0, GIDD_BENCH_PARTS * sizeof *profile->counts);
+    profile->count = 0;
+    memset(profile->counts, 0, sizeof profile->counts);
+}
+
+gidd_status gidd_bench_profile_finish(gidd_bench_profile *profile, const gidd_bench_count **counts_p)
+{
+    GIDD_TRY(gidd_device_synchronize(profile->device));
+    for (int part = 0; part < GIDD_BENCH_PARTS; part++) {
+        profile->counts[part].seconds = 0.0;
+    }
+    for (int64_t i = 0; i < profile->count; i++) {
+        const timed_call *call = &profile->calls[i];
+        double seconds = 0.0;
+        GIDD_TRY(gidd_event_seconds(profile->device, call->start, call->end, &seconds));
+        profile->counts[call->part].seconds += seconds;
+    }
+    *counts_p = profile->counts;
+    return GIDD_OK;
 }
 
 void gidd_bench_profile_name(int part, char name[64])
 {
 #define SLOT_NAME(slot, arguments) #slot,
-    static const char *const names[] = {GIDD_KERNEL_SLOTS(SLOT_NAME)};
+    static const char *const slots[] = {GIDD_KERNEL_SLOTS(SLOT_NAME)};
 #undef SLOT_NAME
-    (void)snprintf(name, 64, "%s%s", names[part / 2], part % 2 == 1 ? ", head" : "");
+    static const char *const matrices[GIDD_BENCH_MATRIX_COUNT] = {
+        [GIDD_BENCH_NO_MATRIX] = "",      [GIDD_BENCH_QKV] = ", qkv",         [GIDD_BENCH_ATTN_OUT] = ", out",
+        [GIDD_BENCH_MLP_IN] = ", mlp_in", [GIDD_BENCH_MLP_OUT] = ", mlp_out", [GIDD_BENCH_MODS] = ", mods",
+        [GIDD_BENCH_HEAD] = ", head",
+    };
+    (void)snprintf(name, 64, "%s%s", slots[part / GIDD_BENCH_MATRIX_COUNT], matrices[part % GIDD_BENCH_MATRIX_COUNT]);
 }

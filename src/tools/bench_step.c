@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * gidd-bench step: the objects of a run as gidd-worker builds them, and its step without orders:
- * fetch the batch record, forward, head and loss, backward, reduce, clip, AdamW. First timed as it
- * is, then with a profile of the kernels.
+ * fetch the batch record, forward, head and loss, backward, reduce, clip, AdamW. First the device's
+ * ceilings, then the step timed as it is, then with a profile of the kernels, whose times are held
+ * against floors that the ceilings give.
  */
 #include "base/clock.h"
 #include "tools/bench.h"
+#include "tools/bench_ceiling.h"
 #include "tools/bench_profile.h"
 #include "worker/resolve.h"
 #include "worker/worker.h"
@@ -28,6 +30,8 @@ typedef struct step_work {
     char folder[GIDD_BENCH_FOLDER_SIZE];
     gidd_worker worker;
     gidd_bench_profile *profile;
+    gidd_bench_ceiling ceiling; /* of this rank's device */
+    double all_flops_per_s;     /* ceilings of all ranks' devices */
     gidd_bench_plan plan;
     int64_t profiled;                 /* steps with the profile, after plan.total without */
     double *seconds;                  /* [plan.total + profiled] */
@@ -97,6 +101,20 @@ static gidd_status prepare(gidd_bench *bench, step_work *w)
 
 /* ---- Measuring ------------------------------------------------------------------------------- */
 
+// On a device of its own, before the run's takes the memory.
+static gidd_status measure_ceiling(const gidd_bench *bench, step_work *w)
+{
+    gidd_device *device = NULL;
+    gidd_status status = gidd_resolve_device(bench->config, bench->comms->node_rank, bench->comms->node_size, &device);
+    if (status == GIDD_OK) {
+        status = gidd_bench_ceiling_measure(device, &w->ceiling);
+    }
+    gidd_device_close(device);
+    GIDD_TRY(gidd_comm_agree(bench->comms->world, status));
+    w->all_flops_per_s = w->ceiling.flops_per_s;
+    return gidd_comm_allreduce_double(bench->comms->world, &w->all_flops_per_s, 1, GIDD_COMM_SUM);
+}
+
 static gidd_status count_executed(step_work *w, int64_t index, const gidd_report *report)
 {
     const gidd_config *config = w->worker.config;
@@ -138,16 +156,17 @@ static gidd_status run_profiled_step(step_work *w, int64_t at)
     gidd_report report;
     gidd_bench_profile_reset(w->profile);
     GIDD_TRY(run_step(w, w->plan.total + at, &report));
-    const gidd_bench_count *counts = gidd_bench_profile_counts(w->profile);
-    double rest = (double)(report.step_ns - report.data_ns - report.comm_ns);
+    const gidd_bench_count *counts = NULL;
+    GIDD_TRY(gidd_bench_profile_finish(w->profile, &counts));
+    double rest = (double)(report.step_ns - report.data_ns - report.comm_ns) * 1e-9;
     memcpy(w->counts, counts, sizeof w->counts);
     for (int part = 0; part < GIDD_BENCH_PARTS; part++) {
-        w->part_seconds[part][at] = (double)counts[part].ns * 1e-9;
-        rest -= (double)counts[part].ns;
+        w->part_seconds[part][at] = counts[part].seconds;
+        rest -= counts[part].seconds;
     }
     w->part_seconds[PART_DATA][at] = (double)report.data_ns * 1e-9;
     w->part_seconds[PART_COMM][at] = (double)report.comm_ns * 1e-9;
-    w->part_seconds[PART_REST][at] = rest * 1e-9;
+    w->part_seconds[PART_REST][at] = rest;
     return GIDD_OK;
 }
 
@@ -159,7 +178,8 @@ static gidd_status run_steps(step_work *w)
         GIDD_TRY(run_step(w, i, &report));
         w->cpu_seconds[i] = gidd_bench_cpu_seconds() - start;
     }
-    GIDD_TRY(gidd_bench_profile_attach(w->worker.device, w->worker.params.shape.Vr, &w->profile));
+    gidd_segments_issue_plainly(w->worker.segments); // a graph's launches do not pass the profile
+    GIDD_TRY(gidd_bench_profile_attach(w->worker.device, &w->worker.params.shape, &w->profile));
     for (int64_t i = 0; i < w->profiled; i++) {
         GIDD_TRY(run_profiled_step(w, i));
     }
@@ -207,8 +227,8 @@ static int longer_first(const void *a, const void *b)
 
 static void name_part(int part, char name[64])
 {
-    static const char *const others[] = {"waiting for the batch record",
-                                         "waiting for the reduction", "everything else"};
+    static const char *const others[] = {"waiting for the batch", "waiting for the reduction",
+                                         "everything else"};
     if (part < GIDD_BENCH_PARTS) {
         gidd_bench_profile_name(part, name);
     } else {
@@ -219,22 +239,59 @@ static void name_part(int part, char name[64])
 static void report_part(const gidd_bench *bench, const step_work *w, part_time time,
                         double step_seconds)
 {
-    static const char *const keys[] = {"calls", "ms", "share_percent", "gflop", "gflop_per_s"};
+    static const char *const keys[] = {"calls", "ms", "share_percent", "gflop", "gflop_per_s",
+                                       "gb",    "gb_per_s", "floor_ms", "gap"};
+    static const gidd_bench_count no_kernel = {0};
     const double none = (double)NAN;
-    const int is_kernel = time.part < GIDD_BENCH_PARTS;
-    const double flops = is_kernel ? w->counts[time.part].flops : 0.0;
-    const double values[] = {is_kernel ? (double)w->counts[time.part].calls : none,
-                             time.seconds * 1e3, 100.0 * time.seconds / step_seconds,
-                             flops > 0.0 ? flops * 1e-9 : none,
-                             flops > 0.0 ? flops * 1e-9 / time.seconds : none};
+    const gidd_bench_count *count = time.part < GIDD_BENCH_PARTS ? &w->counts[time.part] : &no_kernel;
+    const int is_kernel = count->calls > 0, has_flops = count->work.flops > 0.0;
+    const double gflop = count->work.flops * 1e-9, gb = count->work.bytes * 1e-9;
+    const double floor_s = gidd_bench_floor(&count->work, &w->ceiling);
+    const double values[] = {is_kernel ? (double)count->calls : none,
+                             time.seconds * 1e3,
+                             100.0 * time.seconds / step_seconds,
+                             has_flops ? gflop : none,
+                             has_flops ? gflop / time.seconds : none,
+                             is_kernel ? gb : none,
+                             is_kernel ? gb / time.seconds : none,
+                             is_kernel ? floor_s * 1e3 : none,
+                             is_kernel ? time.seconds / floor_s : none};
     char name[64];
     name_part(time.part, name);
     gidd_bench_report_row(bench->report, &(gidd_bench_row){"part", name, keys, values,
                                                            (int)(sizeof keys / sizeof *keys)});
 }
 
+/* Rank 0's kernels as a whole: what they took, what they could not have gone below, and what the step without
+ * a profile has beyond them: launches, waits, the device's idle time. Below 0: kernels were slower under the profile. */
+static void report_kernels(const gidd_bench *bench, const step_work *w, const part_time *times, int count,
+                           double plain_seconds)
+{
+    double kernels_s = 0.0, floors_s = 0.0;
+    for (int i = 0; i < count; i++) {
+        if (times[i].part < GIDD_BENCH_PARTS) {
+            kernels_s += times[i].seconds;
+            floors_s += gidd_bench_floor(&w->counts[times[i].part].work, &w->ceiling);
+        }
+    }
+    gidd_bench_report_number(bench->report, "kernels_ms", kernels_s * 1e3);
+    gidd_bench_report_number(bench->report, "kernels_floor_ms", floors_s * 1e3);
+    gidd_bench_report_number(bench->report, "beyond_kernels_ms", (plain_seconds - kernels_s) * 1e3);
+}
+
+/* Executed FLOPs of all ranks over what their devices' ceilings allow, and over what their maker says. */
+static void report_utilisation(const gidd_bench *bench, const step_work *w, double executed_per_s)
+{
+    const double peak = bench->options->peak_tflops * 1e12 * (double)gidd_comm_size(bench->comms->world);
+    gidd_bench_report_number(bench->report, "executed_of_ceiling_percent", 100.0 * executed_per_s / w->all_flops_per_s);
+    if (peak > 0.0) {
+        gidd_bench_report_number(bench->report, "peak_tflops", bench->options->peak_tflops);
+        gidd_bench_report_number(bench->report, "executed_of_peak_percent", 100.0 * executed_per_s / peak);
+    }
+}
+
 // Rank 0's own parts, the longest first; kernels that were not called are left out.
-static void report_parts(const gidd_bench *bench, step_work *w, double step_seconds)
+static void report_parts(const gidd_bench *bench, step_work *w, double step_seconds, double plain_seconds)
 {
     part_time times[PART_COUNT];
     int count = 0;
@@ -245,6 +302,7 @@ static void report_parts(const gidd_bench *bench, step_work *w, double step_seco
         }
     }
     qsort(times, (size_t)count, sizeof *times, longer_first);
+    report_kernels(bench, w, times, count, plain_seconds);
     for (int i = 0; i < count; i++) {
         report_part(bench, w, times[i], step_seconds);
     }
@@ -271,7 +329,9 @@ static gidd_status report(gidd_bench *bench, step_work *w)
     gidd_bench_report_spread(bench->report, "gflop_per_s", gidd_bench_spread_rate(seconds, gflop));
     gidd_bench_report_spread(bench->report, "executed_gflop_per_s",
                              gidd_bench_spread_rate(seconds, executed_gflop));
-    report_parts(bench, w, profiled.median);
+    gidd_bench_ceiling_report(bench->report, "ceiling", &w->ceiling);
+    report_utilisation(bench, w, executed_gflop * 1e9 / seconds.median);
+    report_parts(bench, w, profiled.median, seconds.median);
     return GIDD_OK;
 }
 
@@ -282,6 +342,7 @@ static gidd_status measure(gidd_bench *bench, step_work *w)
     gidd_skip_guard guard;
     gidd_skip_guard_init(&guard, bench->config);
     w->skips_clean = gidd_skip_guard_skips(&guard, 0);
+    GIDD_TRY(measure_ceiling(bench, w));
     GIDD_TRY(prepare(bench, w));
     GIDD_TRY(gidd_bench_survive(bench->comms->world, run_steps(w)));
     return report(bench, w);

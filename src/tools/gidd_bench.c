@@ -30,7 +30,7 @@ typedef struct command {
 /* ---- Sub-commands and their options ---------------------------------------------------------- */
 
 enum { RUNS_MAX = 1000000 };
-enum { KEY_REPEATS = 256, KEY_WARMUP, KEY_FOLDER, KEY_MIB, KEY_GIB, KEY_WORK, KEY_DATA, KEY_STEP };
+enum { KEY_REPEATS = 256, KEY_WARMUP, KEY_FOLDER, KEY_MIB, KEY_GIB, KEY_WORK, KEY_DATA, KEY_STEP, KEY_PEAK };
 
 #define OPTION_REPEATS                                                                             \
     {                                                                                              \
@@ -50,7 +50,12 @@ enum { KEY_REPEATS = 256, KEY_WARMUP, KEY_FOLDER, KEY_MIB, KEY_GIB, KEY_WORK, KE
         "data", KEY_DATA, NULL, 0, "read the shards in data.dir instead of synthetic documents", 0 \
     }
 
-static const struct argp_option options_step[] = {OPTION_REPEATS, OPTION_WARMUP, OPTION_DATA, {0}};
+static const struct argp_option options_step[] = {
+    OPTION_REPEATS,
+    OPTION_WARMUP,
+    OPTION_DATA,
+    {"peak", KEY_PEAK, "TFLOPS", 0, "what the maker says a device does, such as 989, to give the step as a share of it too", 0},
+    {0}};
 static const struct argp_option options_gemm[] = {OPTION_REPEATS, OPTION_WARMUP, {0}};
 static const struct argp_option options_tokenizer[] = {
     OPTION_REPEATS,
@@ -86,13 +91,15 @@ static const struct argp_option options_checkpoint[] = {
 static const command commands[] = {
     {"step", gidd_bench_step, FRAME_TOGETHER, options_step, 0, 4, 7,
      "the whole training step, and each kernel's part of it",
-     "Without any configuration the model is six blocks, D = 512, H = 8, T = 512, GPT-2's "
+     "A part's floor is the longer of its products at the ceiling and its bytes at the ceiling, which are measured "
+     "first: a large square product and a copy. Without any configuration the model is six blocks, D = 512, H = 8, T = 512, GPT-2's "
      "vocabulary, two "
      "sequences a step. Under mpirun the ranks share them, so raise training.global_batch with the "
      "ranks."},
     {"gemm", gidd_bench_gemm, FRAME_ALONE, options_gemm, 0, 2, 9,
      "the matrix products of a step: the ceiling of its speed",
-     "In fp32 and in bf16, whatever training.precision says."},
+     "In fp32 and in bf16, whatever training.precision says; first a large square product and a copy, which nothing is "
+     "faster than. Algorithms are chosen as a run chooses them, by timing."},
     {"tokenizer", gidd_bench_tokenizer, FRAME_ALONE, options_tokenizer, 1, 1, 5,
      "encoding of text with one thread",
      "PATH: texts, folders, archives; without one, synthetic text."},
@@ -198,6 +205,9 @@ static error_t parse_option(int key, char *word, struct argp_state *state)
         return 0;
     case KEY_DATA:
         o->input = GIDD_BENCH_DATA;
+        return 0;
+    case KEY_PEAK:
+        o->peak_tflops = parse_size(word, state);
         return 0;
     case KEY_STEP:
         o->step = 1;
