@@ -83,7 +83,7 @@ memory_does_not_grow_with_the_input() {
     local name small large stored pack
     copies() { for _ in $(seq "$1"); do cat lines.jsonl; done; }
     for name in jsonl jsonl.gz; do
-        pack=cat
+        pack='cat'
         [[ $name == *.gz ]] && pack="gzip -1"
         copies 16 | $pack >some.$name
         copies 64 | $pack >many.$name
