@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Times generation with the PyTorch reference of GIDD and with gidd-sample, in turns, on the same model.
 
-    reference_sample.py --reference CHECKOUT --sample build/bin/gidd-sample --tokenizer FOLDER
+    reference_sample.py --reference CHECKOUT --sample build/bin/gidd-sample --tokenizer FOLDER [--device cuda] [--compile]
 
 CHECKOUT is a working copy of github.com/dvruette/gidd; nothing of it is kept here. Its own DIT gets random weights, which
 are written as a published model (safetensors and config.json) that gidd-sample reads: both sides compute the same
@@ -10,7 +10,7 @@ network. V = 50258, p_u = 0.2; six blocks, D = 512, H = 8, T = 512 unless asked 
 takes its own denoising step; its logits are cut to V columns, without which the step does not run (it multiplies V
 columns with 50304). FOLDER holds GPT-2's vocab.bpe and encoder.json.
 
-A round times --steps steps of the reference, then two runs of gidd-sample in fp32 and two in bf16, of 2 and of
+A round times --steps steps of the reference, then two runs of gidd-sample in each precision of --ours, of 2 and of
 2 + --steps steps: their difference is free of start-up, loading and printing. Samples a second are told for 128 steps, of
 which gidd-sample computes 127: the last one of GIDD is the identity. With --threads 1 processor time is a fair measure
 in any company. The last line of standard output is JSON. Exit code 77: skipped.
@@ -28,6 +28,7 @@ import time
 import types
 
 import reference_step
+import torch_bench
 
 V, PAD, MASK, STEPS = 50258, 50256, 50257, 128
 
@@ -37,15 +38,14 @@ def parse():
     parser.add_argument("--reference", required=True, metavar="CHECKOUT")
     parser.add_argument("--sample", required=True, metavar="PROGRAM", help="gidd-sample")
     parser.add_argument("--tokenizer", required=True, metavar="FOLDER")
-    parser.add_argument("--rounds", type=int, default=5)
+    torch_bench.add_options(parser)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--blocks", type=int, default=6)
     parser.add_argument("--heads", type=int, default=8)
     parser.add_argument("--context", type=int, default=512)
-    return parser.parse_args()
+    return torch_bench.complete(parser.parse_args())
 
 
 class Tokenizer:
@@ -62,7 +62,7 @@ def write_model(torch, model, args, folder):
     for name, value in model.named_parameters():
         if name.startswith(("vocab_embed.", "output_layer.linear.")):
             value = value[:V]
-        data = value.detach().to(torch.float32).contiguous().numpy().tobytes()
+        data = value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes()
         header[name] = {"dtype": "F32", "shape": list(value.shape), "data_offsets": [at, at + len(data)]}
         at += len(data)
         tensors.append(data)
@@ -85,9 +85,8 @@ class Reference:
         space = types.SimpleNamespace
         config = space(model=space(type="diffusion", hidden_size=args.hidden, n_heads=args.heads, n_blocks=args.blocks,
                                    cond_dim=128, dropout=0.0, max_seq_len=args.context, p_uniform=0.2, t_eps=1e-4))
-        torch.manual_seed(1)
-        self.torch = torch
-        self.model = DIT(config, V).eval()
+        self.torch, self.args = torch, args
+        self.model = DIT(config, V).eval().to(args.device)
         for value in self.model.parameters():  # some start as zeros, which a processor may be quicker with
             if value.abs().sum() == 0:
                 torch.nn.init.normal_(value, std=0.02)
@@ -102,26 +101,29 @@ class Reference:
             def forward(self, z, t):
                 return self.whole(z, t)[..., :V]
 
-        sampler = GiddSampler(Cut(self.model), Tokenizer(), HybridDiffusion(Tokenizer(), p_uniform=0.2), compile_step=False)
+        noise = HybridDiffusion(Tokenizer(), p_uniform=0.2).to(args.device)
+        sampler = GiddSampler(Cut(self.model), Tokenizer(), noise, compile_step=args.compile)
         self.step_of = sampler.sampling_step
-        self.times = (1 - 2e-4) * torch.linspace(0, 1, STEPS + 1).unsqueeze(-1) + 1e-4
-        self.z = torch.full((args.batch, args.context), MASK)
+        self.times = (1 - 2e-4) * torch.linspace(0, 1, STEPS + 1, device=args.device).unsqueeze(-1) + 1e-4
+        self.z = torch.full((args.batch, args.context), MASK, device=args.device)
         self.at = STEPS - 1
 
     def steps(self, count):
         """Seconds a step, by the clock and of the processors."""
+        torch_bench.synchronize(self.torch, self.args)
         start, start_cpu = time.perf_counter(), time.process_time()
-        with self.torch.no_grad():
+        with self.torch.no_grad(), torch_bench.autocast(self.torch, self.args):
             for _ in range(count):
                 self.z = self.step_of(self.z, self.times[self.at], self.times[max(0, self.at - 1)]).clone()
                 self.at = self.at - 1 if self.at > 1 else STEPS - 1
+        torch_bench.synchronize(self.torch, self.args)
         return (time.perf_counter() - start) / count, (time.process_time() - start_cpu) / count
 
 
 def run_ours(args, folder, precision, steps):
     command = [args.sample, "--model", folder, "--tokenizer", args.tokenizer, "--num", str(args.batch), "--batch",
                str(args.batch), "--steps", str(steps), "--output", os.devnull, f"training.precision={precision}",
-               "device.kind=cpu"]
+               f"device.kind={args.device}"]
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(command, env=dict(os.environ, OMP_NUM_THREADS=str(args.threads)), stderr=subprocess.PIPE, check=False,
                           text=True)
@@ -138,27 +140,23 @@ def time_ours(args, folder, precision):
 
 
 def run_rounds(args, reference, folder):
-    samples = {"reference": [], "ours_fp32": [], "ours_bf16": []}
-    reference.steps(1)
+    samples = {name: [] for name in ["reference", *(f"ours_{precision}" for precision in args.ours)]}
+    reference.steps(3)
     for number in range(args.rounds):
         samples["reference"].append(reference.steps(args.steps))
-        samples["ours_fp32"].append(time_ours(args, folder, "fp32"))
-        samples["ours_bf16"].append(time_ours(args, folder, "bf16"))
+        for precision in args.ours:
+            samples[f"ours_{precision}"].append(time_ours(args, folder, precision))
         latest = ", ".join(f"{name} {series[-1][0]:.2f} s a step (cpu {series[-1][1]:.2f})" for name, series in samples.items())
-        reference_step.say(f"round {number + 1} of {args.rounds}: {latest}")
+        torch_bench.say(f"round {number + 1} of {args.rounds}: {latest}")
     return samples
 
 
 def main():
     args = parse()
-    try:
-        import torch
-    except ImportError:
-        reference_step.skip("torch is not installed")
+    torch = torch_bench.import_torch(args)
     if not os.path.isfile(os.path.join(args.reference, "gidd", "sampling.py")):
-        reference_step.skip(f"{args.reference} holds no gidd/sampling.py")
-    torch.set_num_threads(args.threads)
-    reference_step.stand_in_for_missing_modules(torch, args.reference)
+        torch_bench.skip(f"{args.reference} holds no gidd/sampling.py")
+    reference_step.stand_in_for_missing_modules(args.reference)
     if "tqdm.auto" not in sys.modules:
         try:
             import tqdm.auto  # noqa: F401
@@ -170,8 +168,9 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         write_model(torch, reference.model, args, folder)
         samples = run_rounds(args, reference, folder)
-    result = {"bench": "reference_sample", "processor": reference_step.processor(), "threads": args.threads,
-              "torch": torch.__version__, "batch": args.batch, "rounds": args.rounds, "hidden": args.hidden,
+    result = {"bench": "reference_sample", "processor": torch_bench.processor(),
+              "device": torch_bench.describe(torch, args), "threads": args.threads, "torch": torch.__version__,
+              "dtype": args.dtype, "compiled": args.compile, "batch": args.batch, "rounds": args.rounds, "hidden": args.hidden,
               "blocks": args.blocks, "context": args.context}
     for name, series in samples.items():
         computed = STEPS if name == "reference" else STEPS - 1
