@@ -19,16 +19,35 @@ static void install(void)
     json_set_alloc_funcs(allocate, free);
 }
 
-gidd_status gidd_json_parse(const char *text, size_t bytes, size_t flags, json_error_t *error, json_t **root_p)
+static void begin(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     (void)pthread_once(&once, install);
     refused = 0;
-    *root_p = json_loadb(text, bytes, flags, error);
-    if (refused) { // also with a value: a part of it may be missing
-        json_decref(*root_p);
-        *root_p = NULL;
-        return gidd_fail(GIDD_ERR_NOMEM, "out of memory for %zu bytes of JSON", bytes);
+}
+
+// Whether `root` is all that was there to read: a value too may have lost a part for want of memory.
+static int is_whole(json_t *root, json_t **root_p)
+{
+    if (refused) {
+        json_decref(root);
+        root = NULL;
     }
-    return GIDD_OK;
+    *root_p = root;
+    return !refused;
+}
+
+gidd_status gidd_json_parse(const char *text, size_t bytes, size_t flags, json_error_t *error, json_t **root_p)
+{
+    begin();
+    return is_whole(json_loadb(text, bytes, flags, error), root_p)
+               ? GIDD_OK
+               : gidd_fail(GIDD_ERR_NOMEM, "out of memory for %zu bytes of JSON", bytes);
+}
+
+gidd_status gidd_json_parse_file(FILE *file, size_t flags, json_error_t *error, json_t **root_p)
+{
+    begin();
+    return is_whole(json_loadf(file, flags, error), root_p) ? GIDD_OK
+                                                            : gidd_fail(GIDD_ERR_NOMEM, "out of memory for a file of JSON");
 }

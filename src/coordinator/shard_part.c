@@ -2,9 +2,9 @@
 #include "coordinator/shard_part.h"
 
 #include "base/fault.h"
+#include "base/json.h"
 #include "io/shard_files.h"
 
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,21 +90,24 @@ static int parse_record(const json_t *root, const char *job, char input[GIDD_DIG
            take_digest(root, "file_digest", result->entry.file_digest);
 }
 
-static int read_record(const gidd_shard_part_maker *maker, int64_t shard,
-                       char input[GIDD_DIGEST_SIZE], gidd_shard_part_result *result)
+static gidd_status read_record(const gidd_shard_part_maker *maker, int64_t shard,
+                               char input[GIDD_DIGEST_SIZE], gidd_shard_part_result *result,
+                               int *found_p)
 {
+    gidd_status status = GIDD_OK;
     char *bytes = NULL;
     size_t size = 0;
-    int found = 0;
+    json_t *root = NULL;
     char *path = record_path(maker, shard);
+    *found_p = 0;
     if (path != NULL && gidd_file_read(path, RECORD_BYTES_MAX, &bytes, &size) == GIDD_OK) {
-        json_t *root = json_loadb(bytes, size, JSON_REJECT_DUPLICATES, NULL);
-        found = root != NULL && parse_record(root, maker->job, input, result);
+        status = gidd_json_parse(bytes, size, JSON_REJECT_DUPLICATES, NULL, &root);
+        *found_p = root != NULL && parse_record(root, maker->job, input, result);
         json_decref(root);
     }
     free(bytes);
     free(path);
-    return found;
+    return status;
 }
 
 static gidd_status write_record(const gidd_shard_part_maker *maker, int64_t shard,
@@ -145,8 +148,10 @@ static gidd_status find_finished(const gidd_shard_part_maker *maker, const gidd_
     char recorded[GIDD_DIGEST_SIZE] = "", present[GIDD_DIGEST_SIZE] = "",
          file[GIDD_DIGEST_SIZE] = "";
     size_t size = 0;
+    int is_recorded = 0;
     *found_p = 0;
-    if (!read_record(maker, part->index, recorded, result)) {
+    GIDD_TRY(read_record(maker, part->index, recorded, result, &is_recorded));
+    if (!is_recorded) {
         return GIDD_OK;
     }
     char *path = shard_path(maker, part->index);

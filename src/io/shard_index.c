@@ -227,12 +227,21 @@ static json_t *pack_entry(const gidd_shard_entry *entry, int64_t shard)
                      entry->file_digest);
 }
 
+static gidd_status parse_source(const char *text, json_t **source_p)
+{
+    json_error_t error;
+    GIDD_TRY(gidd_json_parse(text, strlen(text), 0, &error, source_p));
+    if (*source_p == NULL) {
+        return gidd_fail(GIDD_ERR_ARG, "what an index tells of its build is no JSON: %s", error.text);
+    }
+    return GIDD_OK;
+}
+
+// Takes `source` over.
 static json_t *pack_index(const gidd_shard_index *index, int64_t documents, int64_t tokens,
-                          const char *data_digest)
+                          const char *data_digest, json_t *source)
 {
     json_t *list = json_array();
-    json_t *source =
-        index->source_json == NULL ? json_object() : json_loads(index->source_json, 0, NULL);
     for (int64_t s = 0; list != NULL && s < index->shard_count; s++) {
         if (json_array_append_new(list, pack_entry(&index->entries[s], s)) != 0) {
             json_decref(list);
@@ -276,8 +285,10 @@ gidd_status gidd_shard_index_write(const char *dir, const gidd_shard_index *inde
     GIDD_TRY(check_split(index, documents));
     GIDD_TRY(digest_data(index->entries, index->shard_count, index->tokenizer_digest,
                          index->vocab_size, digest));
+    json_t *source = NULL;
+    GIDD_TRY(parse_source(index->source_json != NULL ? index->source_json : "{}", &source));
     gidd_status status = GIDD_OK;
-    json_t *root = pack_index(index, documents, tokens, digest);
+    json_t *root = pack_index(index, documents, tokens, digest, source);
     char *text = root != NULL ? json_dumps(root, JSON_INDENT(1) | JSON_SORT_KEYS) : NULL;
     char *path = gidd_path_join(dir, INDEX_NAME);
     if (text == NULL || path == NULL) {

@@ -2,10 +2,10 @@
  *
  * A judge from its files.
  */
+#include "base/json.h"
 #include "io/safetensors.h"
 #include "worker/judge.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,12 +57,14 @@ static gidd_status read_config(const char *model, gidd_gpt2_shape *shape)
         return gidd_fail(GIDD_ERR_MISSING, "%s is not there: it says how many layers and heads the judge has", path);
     }
     json_error_t error;
-    json_t      *config = json_loadf(file, JSON_REJECT_DUPLICATES, &error);
+    json_t      *config = NULL;
+    gidd_status  status = gidd_json_parse_file(file, JSON_REJECT_DUPLICATES, &error, &config);
     (void)fclose(file);
+    GIDD_TRY(status);
     if (config == NULL) {
         return gidd_fail(GIDD_ERR_CORRUPT, "%s:%d: %s", path, error.line, error.text);
     }
-    gidd_status status = read_shape(path, config, shape);
+    status = read_shape(path, config, shape);
     json_decref(config);
     return status;
 }

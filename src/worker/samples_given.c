@@ -2,11 +2,11 @@
  *
  * Infilling: what of a sample is given, out of a text with holes or a list of positions.
  */
+#include "base/json.h"
 #include "worker/samples.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -205,16 +205,18 @@ static gidd_status add_items(template *t, const char *path, const json_t *list)
 static gidd_status load_list(const char *path, json_t **list_p)
 {
     json_error_t error;
+    json_t      *list = NULL;
     FILE        *file = fopen(path, "re");
     if (file == NULL) {
         return gidd_fail(errno == ENOENT || errno == ENOTDIR ? GIDD_ERR_MISSING : GIDD_ERR_IO, "cannot open %s: %s", path,
                          strerror(errno));
     }
-    json_t *list = json_loadf(file, JSON_REJECT_DUPLICATES, &error);
+    gidd_status status = gidd_json_parse_file(file, JSON_REJECT_DUPLICATES, &error, &list);
     (void)fclose(file);
+    GIDD_TRY(status);
     if (!json_is_array(list)) {
-        gidd_status status = list == NULL ? gidd_fail(GIDD_ERR_CORRUPT, "%s:%d:%d: %s", path, error.line, error.column, error.text)
-                                          : gidd_fail(GIDD_ERR_CORRUPT, "%s is not a list", path);
+        status = list == NULL ? gidd_fail(GIDD_ERR_CORRUPT, "%s:%d:%d: %s", path, error.line, error.column, error.text)
+                              : gidd_fail(GIDD_ERR_CORRUPT, "%s is not a list", path);
         json_decref(list);
         return status;
     }
