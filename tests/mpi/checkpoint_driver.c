@@ -10,8 +10,8 @@
  * Exit code: that of the status; 1 if the numbers are wrong.
  */
 #include "base/fault.h"
-#include "base/log.h"
 #include "mpi/checkpoint_state.h"
+#include "support/mpi_program.h"
 
 static gidd_status write_checkpoint(gidd_comm_set *set, const char *run_dir, gidd_run_lock *lock,
                                     int64_t step, const char *how)
@@ -43,23 +43,6 @@ static gidd_status write_checkpoint(gidd_comm_set *set, const char *run_dir, gid
     return status;
 }
 
-static gidd_status compare_numbers(gidd_checkpoint *checkpoint)
-{
-    const gidd_checkpoint_layout *layout = gidd_checkpoint_layout_of(checkpoint);
-    int64_t step = gidd_checkpoint_fields_of(checkpoint)->step, wrong = 0;
-    float *values = malloc((size_t)layout->elements * sizeof *values);
-    gidd_status status = GIDD_OK;
-    for (int section = 0; section < layout->section_count && status == GIDD_OK; section++) {
-        status = gidd_checkpoint_read(checkpoint, section, 0, layout->elements, values);
-        for (int64_t i = 0; i < layout->elements && status == GIDD_OK; i++) {
-            wrong += values[i] != state_value(section, i, step);
-        }
-    }
-    free(values);
-    return wrong == 0 ? status
-                      : gidd_fail(GIDD_ERR_ARG, "%lld numbers are wrong", (long long)wrong);
-}
-
 static gidd_status read_checkpoint(gidd_comm_set *set, const char *run_dir, gidd_run_lock *lock,
                                    int64_t step)
 {
@@ -73,7 +56,7 @@ static gidd_status read_checkpoint(gidd_comm_set *set, const char *run_dir, gidd
                            (long long)step);
     }
     if (status == GIDD_OK && checkpoint != NULL) {
-        status = compare_numbers(checkpoint);
+        status = state_compare(checkpoint);
     }
     gidd_checkpoint_close(checkpoint);
     return status;
@@ -105,15 +88,5 @@ out:
 
 int main(int argc, char **argv)
 {
-    gidd_comm_set set;
-    gidd_log_set_level(GIDD_LOG_ERROR);
-    gidd_status status = gidd_comm_bootstrap(&argc, &argv, GIDD_COMM_TOOL, &set);
-    if (status == GIDD_OK) {
-        status = run(&set, argc, argv);
-    }
-    if (status != GIDD_OK && set.is_coordinator) {
-        gidd_log_last_error();
-    }
-    gidd_comm_set_finalize(&set);
-    return gidd_status_exit_code(status);
+    return mpi_program_main(argc, argv, run);
 }

@@ -127,6 +127,24 @@ static inline int64_t state_extents_pieces(state *s, int rank, gidd_checkpoint_e
     return used;
 }
 
+/* GIDD_ERR_ARG unless every number is that of the checkpoint's step. */
+static inline gidd_status state_compare(gidd_checkpoint *checkpoint)
+{
+    const gidd_checkpoint_layout *layout = gidd_checkpoint_layout_of(checkpoint);
+    int64_t step = gidd_checkpoint_fields_of(checkpoint)->step, wrong = 0;
+    float *values = malloc((size_t)layout->elements * sizeof *values);
+    gidd_status status = values != NULL ? GIDD_OK : gidd_fail(GIDD_ERR_NOMEM, "no memory");
+    for (int section = 0; section < layout->section_count && status == GIDD_OK; section++) {
+        status = gidd_checkpoint_read(checkpoint, section, 0, layout->elements, values);
+        for (int64_t i = 0; i < layout->elements && status == GIDD_OK; i++) {
+            wrong += values[i] != state_value(section, i, step);
+        }
+    }
+    free(values);
+    return wrong == 0 ? status
+                      : gidd_fail(GIDD_ERR_ARG, "%lld numbers are wrong", (long long)wrong);
+}
+
 static inline gidd_checkpoint_fields state_fields(int64_t step, int64_t ranks)
 {
     static const gidd_checkpoint_text texts[] = {

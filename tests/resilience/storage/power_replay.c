@@ -12,6 +12,7 @@
 #include "disk_model.h"
 #include "iofault.h"
 #include "storage_fixture.h"
+#include "support/mpi_program.h"
 
 #include <inttypes.h>
 #include <sys/stat.h>
@@ -146,15 +147,5 @@ static gidd_status run(gidd_comm_set *set, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    gidd_comm_set set;
-    gidd_log_set_level(GIDD_LOG_ERROR);
-    gidd_status status = gidd_comm_bootstrap(&argc, &argv, GIDD_COMM_TOOL, &set);
-    if (status == GIDD_OK) {
-        status = run(&set, argc, argv);
-    }
-    if (status != GIDD_OK) {
-        gidd_log_last_error();
-    }
-    gidd_comm_set_finalize(&set);
-    return gidd_status_exit_code(status);
+    return mpi_program_main(argc, argv, run);
 }

@@ -96,23 +96,6 @@ gidd_status storage_write(storage *s, int64_t step)
     return gidd_checkpoint_finish(s->writer);
 }
 
-static gidd_status compare_numbers(gidd_checkpoint *checkpoint)
-{
-    const gidd_checkpoint_layout *layout = gidd_checkpoint_layout_of(checkpoint);
-    int64_t step = gidd_checkpoint_fields_of(checkpoint)->step, wrong = 0;
-    float *values = malloc((size_t)layout->elements * sizeof *values);
-    gidd_status status = values != NULL ? GIDD_OK : gidd_fail(GIDD_ERR_NOMEM, "no memory");
-    for (int section = 0; section < layout->section_count && status == GIDD_OK; section++) {
-        status = gidd_checkpoint_read(checkpoint, section, 0, layout->elements, values);
-        for (int64_t i = 0; i < layout->elements && status == GIDD_OK; i++) {
-            wrong += values[i] != state_value(section, i, step);
-        }
-    }
-    free(values);
-    return wrong == 0 ? status
-                      : gidd_fail(GIDD_ERR_ARG, "%lld numbers are wrong", (long long)wrong);
-}
-
 gidd_status storage_restore(storage *s, int64_t *step_p)
 {
     gidd_checkpoint *checkpoint = NULL;
@@ -123,7 +106,7 @@ gidd_status storage_restore(storage *s, int64_t *step_p)
     gidd_status status = GIDD_OK;
     if (checkpoint != NULL) {
         *step_p = gidd_checkpoint_fields_of(checkpoint)->step;
-        status = s->rank == 0 ? compare_numbers(checkpoint) : GIDD_OK;
+        status = s->rank == 0 ? state_compare(checkpoint) : GIDD_OK;
     }
     gidd_checkpoint_close(checkpoint);
     return gidd_comm_agree(s->comm, status);
