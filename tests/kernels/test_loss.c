@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "kernels/cases.h"
 #include "kernels/emu/emu_block.h"
-#include "kernels/harness.h"
 #include "kernels/kernels_cuda.h"
+#include "kernels/loss_fixture.h"
 #include "kernels/reference.h"
 
 #include <criterion/criterion.h>
@@ -11,86 +10,32 @@
 
 static const gidd_dtype dtypes[] = {GIDD_F32, GIDD_BF16};
 
-typedef struct fixture {
-    gidd_device   *device;
-    loss_case      c;
-    int64_t        B;
-    int32_t        mask_id;
-    int32_t       *x, *z, *list; // list: rows in another order
-    gidd_seq_coef *coef;
-    double        *logits;
-    buffer         dev_x, dev_z, dev_list, dev_coef, dev_logits, terms;
-} fixture;
-
 // Kept, masked, replaced in turn; special ids on purpose among the replaced.
-static fixture make_fixture(gidd_device *device, loss_case c, int mdlm)
+static loss_fixture make_fixture(gidd_device *device, loss_case c, int mdlm)
 {
-    fixture f = {.device = device, .c = c, .B = c.rows / c.T, .mask_id = (int32_t)c.V - 1};
-    size_t  ids = (size_t)c.rows * sizeof(int32_t);
-    f.x = malloc(ids);
-    f.z = malloc(ids);
-    f.list = malloc(ids);
-    f.coef = malloc((size_t)f.B * sizeof *f.coef);
+    const gidd_kernels *k = device->kernels;
+    loss_fixture        f = loss_fixture_of(device, mdlm ? k->loss_mdlm : k->loss_gidd, c, c.V - 1);
+    f.mask_id = (int32_t)c.V - 1;
+    f.z = malloc((size_t)c.rows * sizeof *f.z);
     for (int64_t p = 0; p < c.rows; p++) {
-        f.x[p] = (int32_t)random_below(51, p, c.V - 1);
         f.z[p] = p % 3 == 0   ? f.x[p]
                  : p % 3 == 1 ? f.mask_id
                               : (int32_t)random_below(52, p, c.V - 1);
-        f.list[p] = (int32_t)((p + 1) % c.rows);
     }
     for (int64_t b = 0; b < f.B; b++) {
         double t = f.B == 1 ? 0.4 : 0.003 + 0.99 * (double)b / (double)(f.B - 1);
+        float  weight = f.coef[b].row_weight;
         f.coef[b] = mdlm ? ref_coef_mdlm(t) : ref_coef_gidd(t, c.p_uniform, c.V);
+        f.coef[b].row_weight = weight;
     }
-    f.coef[f.B - 1].row_weight = f.B > 1 ? 0.0f : 1.0f; // as the padding of an evaluation
-    f.logits = random_values(53, c.rows * c.Vr, c.spread, device->dtype);
     for (int64_t r = 0; r < c.rows; r += 2) {
         f.logits[r * c.Vr + f.mask_id] = 256.0; // the largest, and must not matter
     }
-    f.dev_x = buffer_of_bytes(device, f.x, ids);
-    f.dev_z = buffer_of_bytes(device, f.z, ids);
-    f.dev_list = buffer_of_bytes(device, f.list, ids);
-    f.dev_coef = buffer_of_bytes(device, f.coef, (size_t)f.B * sizeof *f.coef);
-    f.dev_logits = buffer_of(device, device->dtype, f.logits, c.rows * c.Vr);
-    f.terms = buffer_of(device, GIDD_F32, NULL, c.rows * 4);
+    loss_fixture_upload(&f);
     return f;
 }
 
-static void release_fixture(fixture *f)
-{
-    buffer *all[] = {&f->dev_x, &f->dev_z, &f->dev_list, &f->dev_coef, &f->dev_logits, &f->terms};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-        buffer_release(all[i]);
-    }
-    void *owned[] = {f->x, f->z, f->list, f->coef, f->logits};
-    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) {
-        free(owned[i]);
-    }
-}
-
-static void run(fixture *f, int mdlm, gidd_loss_mode mode, int with_list, float scale)
-{
-    gidd_loss_args args = {.logits = f->dev_logits.memory,
-                           .terms = f->terms.memory,
-                           .x = f->dev_x.memory,
-                           .z = f->dev_z.memory,
-                           .row_list = with_list ? f->dev_list.memory : NULL,
-                           .coef = f->dev_coef.memory,
-                           .rows = f->c.rows,
-                           .T = f->c.T,
-                           .V = f->c.V,
-                           .Vr = f->c.Vr,
-                           .mask_id = f->mask_id,
-                           .scale = scale,
-                           .mode = mode};
-    if (mdlm) {
-        CHECK_OK(f->device->kernels->loss_mdlm(f->device, &args));
-    } else {
-        CHECK_OK(f->device->kernels->loss_gidd(f->device, &args));
-    }
-}
-
-static double weight_of(const fixture *f, int64_t p)
+static double weight_of(const loss_fixture *f, int64_t p)
 {
     const gidd_seq_coef *coef = &f->coef[p / f->c.T];
     float                w = f->z[p] == f->x[p]      ? coef->w_keep
@@ -108,19 +53,13 @@ static void check_term(const char *what, double computed, double exact)
 
 static void check_case(gidd_device *device, loss_case c, int mdlm, int with_list)
 {
-    fixture f = make_fixture(device, c, mdlm);
-    double  scale = 1.0 / 8.0;
-    double *exact = malloc((size_t)c.Vr * sizeof *exact);
-    run(&f, mdlm, GIDD_LOSS_EVALUATE, with_list, (float)scale);
-    double *evaluated = buffer_values(&f.terms);
-    check_buffer("logits after evaluation", &f.dev_logits, f.logits,
-                 (gidd_tolerance){device->dtype, 0, 0});
-    run(&f, mdlm, GIDD_LOSS_TRAIN, with_list, (float)scale);
-    double *terms = buffer_values(&f.terms), *gradient = buffer_values(&f.dev_logits);
-    cr_assert_eq(memcmp(evaluated, terms, (size_t)(c.rows * 4) * sizeof *terms), 0);
+    loss_fixture f = make_fixture(device, c, mdlm);
+    double       scale = 1.0 / 8.0;
+    double      *exact = malloc((size_t)c.Vr * sizeof *exact);
+    loss_results got = loss_fixture_run_both(&f, with_list, scale);
     for (int64_t r = 0; r < c.rows; r++) {
         int64_t        p = with_list ? f.list[r] : r;
-        const double  *logits = f.logits + r * c.Vr, *term = terms + p * 4;
+        const double  *logits = f.logits + r * c.Vr, *term = got.terms + p * 4;
         ref_loss_shape shape = {c.V, c.Vr, f.mask_id};
         double         g = scale * weight_of(&f, p);
         ref_loss_row   row =
@@ -132,28 +71,25 @@ static void check_case(gidd_device *device, loss_case c, int mdlm, int with_list
         check_term("log p(x)", term[3], row.log_px);
         // a column costs an exponential, a product and a quotient; the row's two sums are nearly
         // exact
-        check_values("dlogits", gradient + r * c.Vr, exact, c.Vr,
+        check_values("dlogits", got.gradient + r * c.Vr, exact, c.Vr,
                      (gidd_tolerance){device->dtype, 1.0, 2.0 * largest_of(exact, c.Vr)});
-        cr_assert_eq(gradient[r * c.Vr + f.mask_id], 0.0);
+        cr_assert_eq(got.gradient[r * c.Vr + f.mask_id], 0.0);
     }
-    free(evaluated);
-    free(terms);
-    free(gradient);
+    loss_results_release(&got);
     free(exact);
-    release_fixture(&f);
+    loss_fixture_release(&f);
 }
 
 // Entries of no position: no term is written, and training leaves zeros in their rows.
 static void check_unlisted(gidd_device *device, int mdlm)
 {
-    loss_case c = {.rows = 6, .T = 3, .V = 97, .Vr = 128, .p_uniform = 0.1, .spread = 1.0};
-    fixture   f = make_fixture(device, c, mdlm);
+    loss_case    c = {.rows = 6, .T = 3, .V = 97, .Vr = 128, .p_uniform = 0.1, .spread = 1.0};
+    loss_fixture f = make_fixture(device, c, mdlm);
     f.list[4] = f.list[5] = GIDD_NO_POSITION; // without them positions 5 and 0 have no row
-    buffer_release(&f.dev_list);
-    f.dev_list = buffer_of_bytes(device, f.list, (size_t)c.rows * sizeof *f.list);
-    run(&f, mdlm, GIDD_LOSS_EVALUATE, 1, 1.0f);
+    loss_fixture_upload(&f);
+    loss_fixture_run(&f, GIDD_LOSS_EVALUATE, 1, 1.0);
     check_buffer("logits after evaluation", &f.dev_logits, f.logits, (gidd_tolerance){device->dtype, 0, 0});
-    run(&f, mdlm, GIDD_LOSS_TRAIN, 1, 1.0f);
+    loss_fixture_run(&f, GIDD_LOSS_TRAIN, 1, 1.0);
     double *terms = buffer_values(&f.terms), *gradient = buffer_values(&f.dev_logits);
     for (int64_t p = 0; p < c.rows; p++) {
         cr_assert_eq(isnan(terms[p * 4]) != 0, p == 0 || p == 5);
@@ -163,7 +99,7 @@ static void check_unlisted(gidd_device *device, int mdlm)
     }
     free(terms);
     free(gradient);
-    release_fixture(&f);
+    loss_fixture_release(&f);
 }
 
 Test(loss, rows_of_no_position)
@@ -202,7 +138,7 @@ Test(loss, underflow_is_finite)
 {
     gidd_device *device = open_test_device(GIDD_F32, 1);
     loss_case    c = {.rows = 3, .T = 1, .V = 97, .Vr = 128, .p_uniform = 0.0, .spread = 1.0};
-    fixture      f = make_fixture(device, c, 0);
+    loss_fixture f = make_fixture(device, c, 0);
     for (int64_t i = 0; i < c.rows * c.Vr; i++) {
         f.logits[i] = i % c.Vr == 5 ? 0.0 : -1000.0;
     }
@@ -210,11 +146,8 @@ Test(loss, underflow_is_finite)
         f.coef[b].row_weight = 1.0f;
     }
     f.coef[1].beta_other = 0.0f; // as if there were no uniform noise at all
-    buffer_release(&f.dev_logits);
-    buffer_release(&f.dev_coef);
-    f.dev_logits = buffer_of(device, GIDD_F32, f.logits, c.rows * c.Vr);
-    f.dev_coef = buffer_of_bytes(device, f.coef, 3 * sizeof *f.coef);
-    run(&f, 0, GIDD_LOSS_TRAIN, 0, 1.0f);
+    loss_fixture_upload(&f);
+    loss_fixture_run(&f, GIDD_LOSS_TRAIN, 0, 1.0);
     double *terms = buffer_values(&f.terms), *gradient = buffer_values(&f.dev_logits);
     for (int64_t i = 0; i < c.rows * 4; i++) {
         cr_assert(isfinite(terms[i]), "term %lld is %g", (long long)i, terms[i]);
@@ -224,7 +157,7 @@ Test(loss, underflow_is_finite)
     }
     free(terms);
     free(gradient);
-    release_fixture(&f);
+    loss_fixture_release(&f);
     gidd_device_close(device);
 }
 
@@ -234,18 +167,17 @@ Test(loss, nan_is_not_swallowed)
     gidd_device *device = open_test_device(GIDD_F32, 1);
     double       wrong[] = {(double)NAN, HUGE_VAL};
     for (int i = 0; i < 2; i++) {
-        fixture f = make_fixture(device, loss_cases[1], 0);
+        loss_fixture f = make_fixture(device, loss_cases[1], 0);
         f.logits[3 * f.c.Vr + 40] = wrong[i];
-        buffer_release(&f.dev_logits);
-        f.dev_logits = buffer_of(device, GIDD_F32, f.logits, f.c.rows * f.c.Vr);
-        run(&f, 0, GIDD_LOSS_TRAIN, 0, 1.0f);
+        loss_fixture_upload(&f);
+        loss_fixture_run(&f, GIDD_LOSS_TRAIN, 0, 1.0);
         double *terms = buffer_values(&f.terms);
         for (int term = 0; term < 4; term++) {
             cr_assert(!isfinite(terms[3 * 4 + term]) && isfinite(terms[2 * 4 + term]), "term %d",
                       term);
         }
         free(terms);
-        release_fixture(&f);
+        loss_fixture_release(&f);
     }
     gidd_device_close(device);
 }
@@ -254,8 +186,8 @@ Test(loss, nan_is_not_swallowed)
  * nothing, but its loss is w / xhat_x: 1e-5 at xhat_x = 1e-8, 1e-3 at 1e-10. */
 static void check_lost(gidd_device *device, double xhat)
 {
-    loss_case c = {.rows = 1, .T = 1, .V = 50259, .Vr = 50304, .p_uniform = 0.0};
-    fixture   f = make_fixture(device, c, 0);
+    loss_case    c = {.rows = 1, .T = 1, .V = 50259, .Vr = 50304, .p_uniform = 0.0};
+    loss_fixture f = make_fixture(device, c, 0);
     cr_assert_eq(f.z[0], f.x[0]);
     f.coef[0] = ref_coef_gidd(0.5, 0.0, c.V);
     for (int64_t j = 0; j < c.Vr; j++) {
@@ -263,11 +195,8 @@ static void check_lost(gidd_device *device, double xhat)
         double at_x = round_to(log(xhat / (1.0 - xhat) * others), device->dtype);
         f.logits[j] = j == f.x[0] ? at_x : 0.0;
     }
-    buffer_release(&f.dev_logits);
-    buffer_release(&f.dev_coef);
-    f.dev_logits = buffer_of(device, device->dtype, f.logits, c.Vr);
-    f.dev_coef = buffer_of_bytes(device, f.coef, sizeof *f.coef);
-    run(&f, 0, GIDD_LOSS_EVALUATE, 0, 1.0f);
+    loss_fixture_upload(&f);
+    loss_fixture_run(&f, GIDD_LOSS_EVALUATE, 0, 1.0);
     double *exact = malloc((size_t)c.Vr * sizeof *exact);
     ref_softmax(exact, f.logits, c.Vr, f.mask_id, 1.0); // xhat_x, after rounding to E
     double         predicted = (double)f.coef[0].w_keep / exact[f.x[0]], lost[2];
@@ -300,7 +229,7 @@ static void check_lost(gidd_device *device, double xhat)
     cr_assert(lost[1] == 0.0 && isinf(sums[1].min_log_px));
     free(exact);
     buffer_release(&dev_a);
-    release_fixture(&f);
+    loss_fixture_release(&f);
 }
 
 Test(loss, what_skipping_a_clean_row_loses)
@@ -322,11 +251,11 @@ static void run_limited(gidd_dtype dtype, loss_case c, int mdlm, size_t shared_b
     CHECK_OK(gidd_device_open(&(gidd_device_args){.name = "emu", .dtype = dtype, .threads = 1},
                               &device));
     gidd_emu_set_shared_bytes(device, shared_bytes);
-    fixture f = make_fixture(device, c, mdlm);
-    run(&f, mdlm, GIDD_LOSS_TRAIN, 0, 0.125f);
+    loss_fixture f = make_fixture(device, c, mdlm);
+    loss_fixture_run(&f, GIDD_LOSS_TRAIN, 0, 0.125);
     buffer_bytes(&f.terms, terms);
     buffer_bytes(&f.dev_logits, gradient);
-    release_fixture(&f);
+    loss_fixture_release(&f);
     gidd_device_close(device);
 }
 
