@@ -1,37 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Residual + gate + LayerNorm + modulation, one pass each way. A row lies in the registers of its
- * warps: PACKS times eight neighbouring columns a lane. Narrow rows have one warp each and no
+ * Residual + gate + LayerNorm + modulation, one pass each way. Narrow rows have one warp each and no
  * barrier; wider ones (GROUP > 1) all warps of the block.
  *
- * Backward: a block has CHUNK_ROWS rows of one sequence and keeps their column sums in registers;
- * its warps' sums are added in order and form one partial. A second kernel adds partials in order.
+ * Backward: the rows behind one partial are of one sequence.
  */
-#include "kernels/launch.cuh"
+#include "kernels/norm_rows.cuh"
 
-enum {
-    PACK = 8, // elements of one access
-    BLOCK_WARPS = 4,
-    CHUNK_ROWS = 32,  // rows of one sequence behind one partial
-    PARTIALS = 3,     // sums of du, of du * xhat, of g * y
-    SUM_COLUMNS = 32, // columns of a block of the second stage
-    SUM_WARPS = 16,
-};
+enum { PARTIALS = 3 }; // sums of du, of du * xhat, of g * y
 
 #define EPSILON 1e-5f
 
-// ---- rows in registers -----------------------------------------------------------------------
-
-template <int GROUP> static __device__ __forceinline__ int warp_of_group()
-{
-    return GROUP == 1 ? 0 : warp_number();
-}
-
-// First column of this thread's pack p.
-template <int GROUP> static __device__ __forceinline__ int pack_column(int p)
-{
-    return ((p * GROUP + warp_of_group<GROUP>()) * WARP + lane_number()) * PACK;
-}
+// ---- rows ------------------------------------------------------------------------------------
 
 /* Sum over the threads of a row. `scratch`: GROUP floats of shared memory of this call alone;
  * unused with one warp. */
@@ -177,13 +157,6 @@ static bool rows_are_aligned(const void *a, const void *b, const void *c, const 
     return is_aligned(a, 16) && is_aligned(b, 16) && is_aligned(c, 16) && is_aligned(d, 16);
 }
 
-static gidd_status refuse_shape(const char *slot, int64_t cols, int64_t most)
-{
-    return gidd_fail(GIDD_ERR_ARG,
-                     "%s: rows of %lld: a multiple of 8 up to %lld, at 16-byte addresses", slot,
-                     static_cast<long long>(cols), static_cast<long long>(most));
-}
-
 template <typename E, int PACKS, int GROUP>
 static gidd_status launch_fwd(gidd_device *device, const gidd_norm_mod_fwd_args *args)
 {
@@ -197,7 +170,7 @@ enum { MOST_COLUMNS = 8 * BLOCK_WARPS * WARP * PACK };
 template <typename E>
 static gidd_status choose_fwd(gidd_device *device, const gidd_norm_mod_fwd_args *args)
 {
-    int64_t packs = (args->cols + WARP * PACK - 1) / (WARP * PACK); // of one warp
+    int64_t packs = packs_of_warp(args->cols);
     return packs <= 1    ? launch_fwd<E, 1, 1>(device, args)
            : packs <= 2  ? launch_fwd<E, 2, 1>(device, args)
            : packs <= 3  ? launch_fwd<E, 3, 1>(device, args)
@@ -216,7 +189,7 @@ GIDD_LAUNCHER(norm_mod_fwd)(gidd_device *device, const gidd_norm_mod_fwd_args *a
     GIDD_TRY(check_sizes("norm_mod_fwd", args->rows, args->T, args->cols, has_buffers));
     if (args->cols % PACK != 0 || args->cols > MOST_COLUMNS ||
         !rows_are_aligned(args->x, args->y, args->u, args->x_out)) {
-        return refuse_shape("norm_mod_fwd", args->cols, MOST_COLUMNS);
+        return refuse_rows("norm_mod_fwd", args->cols, MOST_COLUMNS);
     }
     return device->dtype == GIDD_BF16 ? choose_fwd<bf16>(device, args)
                                       : choose_fwd<float>(device, args);
@@ -343,41 +316,13 @@ static __device__ __forceinline__ void row_back(column_sums<PACKS> &sums,
     gate_back<E, PACKS, GROUP>(g, sums, args, row);
 }
 
-// Warp w's turn: adds its sums to the total of the warps before it; the last writes the partial.
-template <int PACKS>
-static __device__ __forceinline__ void add_share(float *partial, float *total,
-                                                 const float (&sums)[PACKS][PACK], int64_t cols)
-{
-#pragma unroll
-    for (int p = 0; p < PACKS; p++) {
-        int column = pack_column<1>(p);
-        if (column < cols) {
-            float sum[PACK] = {};
-            if (warp_number() > 0) {
-                load8(sum, total + column);
-            }
-#pragma unroll
-            for (int k = 0; k < PACK; k++) {
-                sum[k] += sums[p][k];
-            }
-            store8(warp_number() + 1 < BLOCK_WARPS ? total + column : partial + column, sum);
-        }
-    }
-}
-
-/* The block's partial of one kind. Where each warp had rows of its own, warps take turns in order,
- * by way of `total`, cols floats of shared memory. */
+// The block's partial of one kind. `total`: cols floats of shared memory, where GROUP is 1.
 template <int PACKS, int GROUP>
 static __device__ __forceinline__ void write_partial(float *partial, float *total,
                                                      const float (&sums)[PACKS][PACK], int64_t cols)
 {
     if constexpr (GROUP == 1) {
-        for (int w = 0; w < BLOCK_WARPS; w++) {
-            if (w == warp_number()) {
-                add_share(partial, total, sums, cols);
-            }
-            __syncthreads();
-        }
+        add_shares(partial, total, sums, cols);
     } else {
 #pragma unroll
         for (int p = 0; p < PACKS; p++) {
@@ -428,7 +373,7 @@ static __global__ void __launch_bounds__(SUM_WARPS *WARP)
 {
     __shared__ float shares[SUM_WARPS][SUM_COLUMNS];
     int64_t cols = args.cols, chunks = chunks_of_sequence(args.T);
-    int64_t j = static_cast<int64_t>(blockIdx.x) * SUM_COLUMNS + lane_number();
+    int64_t j = sum_column();
     float dgain = 0.0f;
     for (int64_t b = warp_number(); b < args.rows / args.T && j < cols; b += SUM_WARPS) {
         const float *partial = partials + b * chunks * PARTIALS * cols + j;
@@ -449,14 +394,7 @@ static __global__ void __launch_bounds__(SUM_WARPS *WARP)
             dmods[args.at.gate + j] = gy;
         }
     }
-    shares[warp_number()][lane_number()] = dgain;
-    __syncthreads();
-    if (warp_number() == 0 && j < cols) {
-        for (int w = 1; w < SUM_WARPS; w++) {
-            dgain += shares[w][lane_number()];
-        }
-        args.dgain[j] = args.accumulate ? args.dgain[j] + dgain : dgain;
-    }
+    write_column(args.dgain, cols, dgain, shares, args.accumulate != 0);
 }
 
 template <typename E, int PACKS, int GROUP>
@@ -470,7 +408,7 @@ static gidd_status launch_bwd(gidd_device *device, const gidd_norm_mod_bwd_args 
 template <typename E>
 static gidd_status choose_bwd(gidd_device *device, const gidd_norm_mod_bwd_args *args)
 {
-    int64_t packs = (args->cols + WARP * PACK - 1) / (WARP * PACK); // of one warp
+    int64_t packs = packs_of_warp(args->cols);
     return packs <= 1   ? launch_bwd<E, 1, 1>(device, args)
            : packs <= 2 ? launch_bwd<E, 2, 1>(device, args)
            : packs <= 3 ? launch_bwd<E, 3, 1>(device, args)
@@ -492,7 +430,7 @@ GIDD_LAUNCHER(norm_mod_bwd)(gidd_device *device, const gidd_norm_mod_bwd_args *a
     if (cols % PACK != 0 || cols > MOST_COLUMNS_BACK ||
         !rows_are_aligned(args->dx, args->dy, args->du, args->dx_out) ||
         !rows_are_aligned(args->x_out, args->y, NULL, NULL)) {
-        return refuse_shape("norm_mod_bwd", cols, MOST_COLUMNS_BACK);
+        return refuse_rows("norm_mod_bwd", cols, MOST_COLUMNS_BACK);
     }
     int64_t B = args->rows / args->T;
     gidd_device_limits limits = {};

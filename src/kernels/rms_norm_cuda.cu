@@ -1,31 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Residual addition and root-mean-square norm, one warp a row; PACKS times eight neighbouring columns a
- * lane.
+ * Residual addition and root-mean-square norm, one warp a row.
  *
- * Backward: a block has CHUNK_ROWS rows and keeps their column sums in registers; its warps' sums are
- * added in order and form one partial. A second kernel adds partials in order. The rows themselves are
- * read twice, the second time from cache, which leaves the registers to the sums.
+ * Backward reads the rows twice, the second time from cache, which leaves the registers to the column
+ * sums.
  */
-#include "kernels/launch.cuh"
+#include "kernels/norm_rows.cuh"
 
 enum {
-    PACK = 8, // elements of one access
-    BLOCK_WARPS = 4,
-    CHUNK_ROWS = 32,  // rows behind one partial
-    SUM_COLUMNS = 32, // columns of a block of the second stage
-    SUM_WARPS = 16,
     MOST_PACKS = 16,
     MOST_COLUMNS = MOST_PACKS * WARP * PACK,
 };
 
 #define EPSILON 1e-6f
-
-// First column of this lane's pack p.
-static __device__ __forceinline__ int pack_column(int p)
-{
-    return (p * WARP + lane_number()) * PACK;
-}
 
 // ---- forward ---------------------------------------------------------------------------------
 
@@ -159,28 +146,6 @@ static __device__ __forceinline__ void row_back(float (&sums)[PACKS][PACK],
     }
 }
 
-// Warp w's turn: adds its sums to the total of the warps before it; the last writes the partial.
-template <int PACKS>
-static __device__ __forceinline__ void add_share(float *partial, float *total,
-                                                 const float (&sums)[PACKS][PACK], int64_t cols)
-{
-#pragma unroll
-    for (int p = 0; p < PACKS; p++) {
-        int column = pack_column(p);
-        if (column < cols) {
-            float sum[PACK] = {};
-            if (warp_number() > 0) {
-                load8(sum, total + column);
-            }
-#pragma unroll
-            for (int k = 0; k < PACK; k++) {
-                sum[k] += sums[p][k];
-            }
-            store8(warp_number() + 1 < BLOCK_WARPS ? total + column : partial + column, sum);
-        }
-    }
-}
-
 template <typename E, int PACKS>
 static __global__ void __launch_bounds__(BLOCK_WARPS *WARP)
     bwd_kernel(gidd_rms_norm_bwd_args args, float *partials)
@@ -199,12 +164,7 @@ static __global__ void __launch_bounds__(BLOCK_WARPS *WARP)
     for (int64_t row = first + warp_number(); row < end; row += BLOCK_WARPS) {
         row_back<E, PACKS>(sums, args, row);
     }
-    for (int w = 0; w < BLOCK_WARPS; w++) {
-        if (w == warp_number()) {
-            add_share(partials + blockIdx.x * args.cols, total, sums, args.cols);
-        }
-        __syncthreads();
-    }
+    add_shares(partials + blockIdx.x * args.cols, total, sums, args.cols);
 }
 
 // ---- backward, second stage: one column a lane, the partials spread over the warps ------------
@@ -213,7 +173,7 @@ static __global__ void __launch_bounds__(SUM_WARPS *WARP)
     sum_kernel(gidd_rms_norm_bwd_args args, const float *partials)
 {
     __shared__ float shares[SUM_WARPS][SUM_COLUMNS];
-    int64_t column = static_cast<int64_t>(blockIdx.x) * SUM_COLUMNS + lane_number();
+    int64_t column = sum_column();
     int64_t chunks = chunks_of(args.rows);
     float sum = 0.0f;
     if (column < args.cols) {
@@ -221,14 +181,7 @@ static __global__ void __launch_bounds__(SUM_WARPS *WARP)
             sum += partials[chunk * args.cols + column];
         }
     }
-    shares[warp_number()][lane_number()] = sum;
-    __syncthreads();
-    if (warp_number() == 0 && column < args.cols) {
-        for (int w = 1; w < SUM_WARPS; w++) {
-            sum += shares[w][lane_number()];
-        }
-        args.dgain[column] = args.accumulate ? args.dgain[column] + sum : sum;
-    }
+    write_column(args.dgain, args.cols, sum, shares, args.accumulate != 0);
 }
 
 // ---- launchers -------------------------------------------------------------------------------
@@ -240,47 +193,36 @@ static gidd_status check(const char *slot, int64_t rows, int64_t cols, bool has_
                          static_cast<long long>(rows), static_cast<long long>(cols));
     }
     if (cols % PACK != 0 || cols > MOST_COLUMNS || !aligned) {
-        return gidd_fail(GIDD_ERR_ARG,
-                         "%s: rows of %lld: a multiple of 8 up to %d, at 16-byte addresses", slot,
-                         static_cast<long long>(cols), static_cast<int>(MOST_COLUMNS));
+        return refuse_rows(slot, cols, MOST_COLUMNS);
     }
     return GIDD_OK;
 }
 
 template <typename E, int PACKS>
-static gidd_status launch_fwd(gidd_device *device, const gidd_rms_norm_fwd_args *args)
+static gidd_status launch_rows(gidd_device *device, const gidd_rms_norm_fwd_args *args)
 {
     return launch(device, "rms_norm_fwd", fwd_kernel<E, PACKS>, blocks_for(args->rows, BLOCK_WARPS),
                   BLOCK_WARPS * WARP, 0, *args);
 }
 
 template <typename E, int PACKS>
-static gidd_status launch_bwd(gidd_device *device, const gidd_rms_norm_bwd_args *args)
+static gidd_status launch_rows(gidd_device *device, const gidd_rms_norm_bwd_args *args)
 {
     return launch(device, "rms_norm_bwd", bwd_kernel<E, PACKS>, blocks_for(args->rows, CHUNK_ROWS),
                   BLOCK_WARPS * WARP, 0, *args, device->workspace);
 }
 
-template <typename E> static gidd_status choose(gidd_device *device, const gidd_rms_norm_fwd_args *args)
+// `Args`: of the forward or the backward.
+template <typename E, typename Args>
+static gidd_status choose(gidd_device *device, const Args *args)
 {
-    int64_t packs = (args->cols + WARP * PACK - 1) / (WARP * PACK);
-    return packs <= 1   ? launch_fwd<E, 1>(device, args)
-           : packs <= 2 ? launch_fwd<E, 2>(device, args)
-           : packs <= 3 ? launch_fwd<E, 3>(device, args)
-           : packs <= 4 ? launch_fwd<E, 4>(device, args)
-           : packs <= 8 ? launch_fwd<E, 8>(device, args)
-                        : launch_fwd<E, MOST_PACKS>(device, args);
-}
-
-template <typename E> static gidd_status choose(gidd_device *device, const gidd_rms_norm_bwd_args *args)
-{
-    int64_t packs = (args->cols + WARP * PACK - 1) / (WARP * PACK);
-    return packs <= 1   ? launch_bwd<E, 1>(device, args)
-           : packs <= 2 ? launch_bwd<E, 2>(device, args)
-           : packs <= 3 ? launch_bwd<E, 3>(device, args)
-           : packs <= 4 ? launch_bwd<E, 4>(device, args)
-           : packs <= 8 ? launch_bwd<E, 8>(device, args)
-                        : launch_bwd<E, MOST_PACKS>(device, args);
+    int64_t packs = packs_of_warp(args->cols);
+    return packs <= 1   ? launch_rows<E, 1>(device, args)
+           : packs <= 2 ? launch_rows<E, 2>(device, args)
+           : packs <= 3 ? launch_rows<E, 3>(device, args)
+           : packs <= 4 ? launch_rows<E, 4>(device, args)
+           : packs <= 8 ? launch_rows<E, 8>(device, args)
+                        : launch_rows<E, MOST_PACKS>(device, args);
 }
 
 GIDD_LAUNCHER(rms_norm_fwd)(gidd_device *device, const gidd_rms_norm_fwd_args *args)
