@@ -25,9 +25,15 @@ int gidd_cli_speaks(void)
     return 1;
 }
 
-void gidd_cli_init(void)
+void gidd_cli_parse(const struct argp *argp, int argc, char **argv, unsigned flags, void *input)
 {
     argp_err_exit_status = gidd_status_exit_code(GIDD_ERR_USAGE);
+    error_t error = argp_parse(argp, argc, argv, flags, NULL, input); // returns what it has not said itself
+    if (error != 0) {
+        gidd_status status = gidd_fail(error == ENOMEM ? GIDD_ERR_NOMEM : GIDD_ERR_USAGE, "%s for the command line",
+                                       error == ENOMEM ? "no memory" : strerror(error));
+        exit(gidd_cli_report(program_invocation_short_name, status));
+    }
 }
 
 static error_t parse_option(int key, char *word, struct argp_state *state)

@@ -30,9 +30,9 @@ extern const struct argp gidd_cli_argp;
 /* Whether this process prints usage and start-up errors: the launcher's rank variable is 0 or absent. Local. */
 int gidd_cli_speaks(void);
 
-/* Prepares argp for a program: name and version for messages, exit code 64; silences stdout and stderr
- * of argp on ranks that do not speak. Call before argp_parse. Local. */
-void gidd_cli_init(void);
+/* argp_parse for a program: a wrong command line ends the process with exit code 64, want of memory with 70, each with
+ * one message; so does --help, with 0. Ranks that do not speak are silent. Local. */
+void gidd_cli_parse(const struct argp *argp, int argc, char **argv, unsigned flags, void *input);
 
 /* Defaults, then the file (--config, else $GIDD_CONFIG, else ./gidd.yaml), then overrides, then the checks.
  * With `required`, no file at all is GIDD_ERR_USAGE with what to do; else defaults are used. Local. */

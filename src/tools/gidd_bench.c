@@ -220,7 +220,7 @@ static error_t parse_option(int key, char *word, struct argp_state *state)
 }
 
 // The words after the sub-command's name. argp takes argv[0] as the name for its messages.
-static error_t parse_command(program *p, int argc, char **argv)
+static void parse_command(program *p, int argc, char **argv)
 {
     static const struct argp_child children[] = {{&gidd_cli_argp, 0, NULL, 0}, {0}};
     char name[64], text[1024];
@@ -239,9 +239,8 @@ static error_t parse_command(program *p, int argc, char **argv)
                               NULL};
     char *word = argv[0];
     argv[0] = name;
-    error_t error = argp_parse(&argp, argc, argv, 0, NULL, p);
+    gidd_cli_parse(&argp, argc, argv, 0, p);
     argv[0] = word;
-    return error;
 }
 
 /* ---- The command line of the program --------------------------------------------------------- */
@@ -263,8 +262,8 @@ static error_t parse_overview(int key, char *word, struct argp_state *state)
     }
 }
 
-// No sub-command: --help, --version, or a mistake.
-static error_t parse_without_command(program *p, int argc, char **argv)
+// No sub-command: --help, --version, or a mistake. Does not return.
+static void parse_without_command(program *p, int argc, char **argv)
 {
     static const struct argp_child children[] = {{&gidd_cli_argp, 0, NULL, 0}, {0}};
     char text[2048];
@@ -277,7 +276,7 @@ static error_t parse_without_command(program *p, int argc, char **argv)
     const struct argp argp = {NULL, parse_overview, "BENCHMARK [option...]", text, children, NULL,
                               NULL};
     p->options.cli.takes_words = 1;
-    return argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &p->options.cli);
+    gidd_cli_parse(&argp, argc, argv, ARGP_IN_ORDER, &p->options.cli);
 }
 
 /* ---- Configuration --------------------------------------------------------------------------- */
@@ -359,7 +358,6 @@ int main(int argc, char **argv)
     program *p = calloc(1, sizeof *p);
     gidd_config *config = malloc(sizeof *config);
     int code = gidd_status_exit_code(GIDD_ERR_USAGE);
-    gidd_cli_init();
     if (p == NULL || config == NULL) {
         code = gidd_cli_report("gidd-bench",
                                gidd_fail(GIDD_ERR_NOMEM, "no memory for a configuration"));
@@ -367,14 +365,13 @@ int main(int argc, char **argv)
     }
     p->command = argc > 1 ? find_command(argv[1]) : NULL;
     if (p->command == NULL) {
-        code = parse_without_command(p, argc, argv) == 0 ? 0 : code;
+        parse_without_command(p, argc, argv);
         goto out;
     }
     p->options.warmup = p->command->warmup;
     p->options.repeats = p->command->repeats;
-    if (parse_command(p, argc - 1, argv + 1) == 0) {
-        code = run(p, config, &argc, &argv);
-    }
+    parse_command(p, argc - 1, argv + 1);
+    code = run(p, config, &argc, &argv);
 out:
     free(config);
     free(p);

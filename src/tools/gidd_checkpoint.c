@@ -318,9 +318,6 @@ int main(int argc, char **argv)
     static const struct argp_child children[] = {{&gidd_cli_argp, 0, NULL, 0}, {0}};
     static const struct argp argp = {options, parse_option, "COMMAND PATH [PATH]", doc, children, NULL, NULL};
     checkpoint_options o = {.keep_last = 3};
-    gidd_cli_init();
-    if (argp_parse(&argp, argc, argv, 0, NULL, &o) != 0) {
-        return gidd_status_exit_code(GIDD_ERR_USAGE);
-    }
+    gidd_cli_parse(&argp, argc, argv, 0, &o);
     return gidd_tool_run(&argc, &argv, run_command, &o);
 }

@@ -249,9 +249,6 @@ int main(int argc, char **argv)
                                            "bound on perplexity (of an autoregressive model both are exact); neither depends on the number of ranks or the batch size.",
                                            children, NULL, NULL};
     eval_options o = {.batch = 8, .draws = 8};
-    gidd_cli_init();
-    if (argp_parse(&argp, argc, argv, 0, NULL, &o) != 0) {
-        return gidd_status_exit_code(GIDD_ERR_USAGE);
-    }
+    gidd_cli_parse(&argp, argc, argv, 0, &o);
     return gidd_tool_run(&argc, &argv, run_eval, &o);
 }

@@ -401,11 +401,10 @@ int main(int argc, char **argv)
                                      "Plots training and validation over the steps of a run as an SVG.", NULL, NULL, NULL};
     plot_options o = {0};
     plot        *p = calloc(1, sizeof *p);
-    gidd_cli_init();
-    if (argp_parse(&argp, argc, argv, 0, NULL, &o) != 0 || p == NULL) {
-        free(p);
-        return gidd_status_exit_code(GIDD_ERR_USAGE);
+    if (p == NULL) {
+        return gidd_cli_report("gidd-plot", gidd_fail(GIDD_ERR_NOMEM, "no memory for a plot"));
     }
+    gidd_cli_parse(&argp, argc, argv, 0, &o);
     gidd_status status = run_plot(p, &o);
     free(p->train.x);
     free(p->train.y);

@@ -391,10 +391,7 @@ int main(int argc, char **argv)
         NULL,
         NULL};
     gidd_comm_set set = {0};
-    gidd_cli_init();
-    if (argp_parse(&argp, argc, argv, 0, NULL, &given) != 0) {
-        return gidd_status_exit_code(GIDD_ERR_USAGE);
-    }
+    gidd_cli_parse(&argp, argc, argv, 0, &given);
     gidd_status status = resolve(&given, &config);
     if (status == GIDD_OK && given.command == COMMAND_BUILD) {
         status = find_inputs(&given, &config);

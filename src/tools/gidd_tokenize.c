@@ -293,8 +293,7 @@ int main(int argc, char **argv)
     if (o.tokenizer == NULL || o.tokenizer[0] == '\0') {
         o.tokenizer = "data/tokenizer";
     }
-    gidd_cli_init();
-    argp_parse(&parser, argc, argv, 0, NULL, &o);
+    gidd_cli_parse(&parser, argc, argv, 0, &o);
     gidd_status status = run(&o);
     return status == GIDD_OK ? GIDD_EXIT_FINISHED : gidd_cli_report("gidd-tokenize", status);
 }

@@ -204,6 +204,5 @@ void sample_options_parse(int argc, char **argv, sample_options *o)
         .temperature = 1,
         .correct = {.t = 0.01, .temperature = 0.1, .tokens_per_step = 1, .max_steps = 128, .max_patience = 32},
     };
-    gidd_cli_init();
-    (void)argp_parse(&argp, argc, argv, 0, NULL, o); // ends the process on an error
+    gidd_cli_parse(&argp, argc, argv, 0, o);
 }

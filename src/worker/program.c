@@ -99,11 +99,10 @@ int gidd_program_main(int argc, char **argv, gidd_comm_role role)
     program_options o = {.ranks = 1};
     gidd_config    *config = malloc(sizeof *config);
     const char     *program = role == GIDD_COMM_COORDINATOR ? "gidd-coordinator" : "gidd-worker";
-    gidd_cli_init();
-    if (config == NULL || argp_parse(&argp, argc, argv, 0, NULL, &o) != 0) {
-        free(config);
-        return gidd_status_exit_code(GIDD_ERR_USAGE);
+    if (config == NULL) {
+        return gidd_cli_report(program, gidd_fail(GIDD_ERR_NOMEM, "no memory for a configuration"));
     }
+    gidd_cli_parse(&argp, argc, argv, 0, &o);
     int         exit_code = 0;
     gidd_status status = gidd_cli_load(&o.cli, 1, config);
     if (status != GIDD_OK) {

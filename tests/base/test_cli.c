@@ -2,6 +2,7 @@
 #include "base/cli.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -36,7 +37,7 @@ static void write_file(const char *path, const char *text)
     cr_assert(file != NULL && fputs(text, file) >= 0 && fclose(file) == 0);
 }
 
-static error_t parse(gidd_cli *cli, const char *const *words, int count)
+static void parse(gidd_cli *cli, const char *const *words, int count)
 {
     static char copies[7][64]; // argp may reorder and write; static, since some tests leave by exit()
     char       *argv[8];
@@ -45,8 +46,7 @@ static error_t parse(gidd_cli *cli, const char *const *words, int count)
         argv[i] = copies[i];
     }
     argv[count] = NULL;
-    gidd_cli_init();
-    return argp_parse(&gidd_cli_argp, count, argv, 0, NULL, cli);
+    gidd_cli_parse(&gidd_cli_argp, count, argv, 0, cli);
 }
 
 TestSuite(cli, .init = clean_start, .fini = clean_end);
@@ -57,7 +57,7 @@ Test(cli, options_and_overrides)
     gidd_config              config;
     static const char *const words[] = {"prog", "model.blocks=3", "--config", "a.yaml", "optimizer.lr=1e-3"};
     write_file("a.yaml", "model: {blocks: 5, heads: 6}\n");
-    cr_assert(parse(&cli, words, 5) == 0);
+    parse(&cli, words, 5);
     cr_assert_str_eq(cli.config_path, "a.yaml");
     cr_assert(cli.override_count == 2);
     cr_assert(gidd_cli_load(&cli, 1, &config) == GIDD_OK, "%s", gidd_error_last()->text);
@@ -104,21 +104,35 @@ Test(cli_exit, unknown_option_64, .exit_code = 64)
 {
     gidd_cli                 cli = {0};
     static const char *const words[] = {"prog", "--confog", "a.yaml"};
-    (void)parse(&cli, words, 3);
+    parse(&cli, words, 3);
 }
 
 Test(cli_exit, stray_word_64, .exit_code = 64)
 {
     gidd_cli                 cli = {0};
     static const char *const words[] = {"prog", "stray"};
-    (void)parse(&cli, words, 2);
+    parse(&cli, words, 2);
+}
+
+static error_t parse_without_memory(int key, char *word, struct argp_state *state)
+{
+    (void)word;
+    (void)state;
+    return key == ARGP_KEY_INIT ? ENOMEM : ARGP_ERR_UNKNOWN;
+}
+
+Test(cli_exit, want_of_memory_70, .exit_code = 70)
+{
+    static const struct argp argp = {.parser = parse_without_memory};
+    char                     word[] = "prog", *argv[] = {word, NULL};
+    gidd_cli_parse(&argp, 1, argv, 0, NULL);
 }
 
 Test(cli_exit, help_0, .exit_code = 0)
 {
     gidd_cli                 cli = {0};
     static const char *const words[] = {"prog", "--help"};
-    (void)parse(&cli, words, 2);
+    parse(&cli, words, 2);
 }
 
 Test(cli, only_the_first_rank_speaks)

@@ -23,12 +23,12 @@ sources() {
 }
 
 compile_flags() {
-    pkg-config --cflags yaml-0.1 jansson libarchive libxxhash hdf5-serial ompi-c 2>/dev/null ||
-        die 77 "pkg-config does not know yaml-0.1, jansson, libarchive, libxxhash, hdf5-serial and ompi-c"
+    pkg-config --cflags yaml-0.1 jansson libarchive libxxhash zlib hdf5-serial ompi-c 2>/dev/null ||
+        die 77 "pkg-config does not know yaml-0.1, jansson, libarchive, libxxhash, zlib, hdf5-serial and ompi-c"
 }
 
 link_flags() {
-    pkg-config --libs yaml-0.1 jansson libarchive libxxhash hdf5-serial ompi-c
+    pkg-config --libs yaml-0.1 jansson libarchive libxxhash zlib hdf5-serial ompi-c
 }
 
 # The instruction sets of the encoder's variants, as src/tokenizer/CMakeLists.txt has them.

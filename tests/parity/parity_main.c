@@ -5,10 +5,10 @@
  * Exit: 0 everything agrees, 1 something does not, 64 usage, 65 a file cannot be read, 69 no such
  * device, others as src/base/status.h has them.
  */
+#include "base/cli.h"
 #include "parity/parity.h"
 #include "parity/parity_driver.h"
 
-#include <argp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -148,10 +148,7 @@ int main(int argc, char **argv)
     options o = {.device = "cpu"};
     int64_t failures = 0;
     gidd_status status = GIDD_OK;
-    argp_err_exit_status = gidd_status_exit_code(GIDD_ERR_USAGE);
-    if (argp_parse(&argp, argc, argv, 0, NULL, &o) != 0) {
-        return gidd_status_exit_code(GIDD_ERR_USAGE);
-    }
+    gidd_cli_parse(&argp, argc, argv, 0, &o);
     parity p = {.file = -1,
                 .device_name = o.device,
                 .precision = o.precision,

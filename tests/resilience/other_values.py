@@ -7,11 +7,12 @@ usage: ARGP_HELP_FMT=rmargin=400 gidd-worker --help | other_values.py CONFIG    
 import re
 import sys
 
-# Where a step away from the present value would break a rule about two keys, or mean something else entirely.
+# Where a step away from the present value would break a rule about two keys, or mean something else entirely. None: a key
+# that cannot change alone (model.type is tried by tests/tools/autoregressive).
 CHOSEN = {
     "model.hidden_size": "64", "model.heads": "4", "model.cond_size": "24", "model.context": "32", "training.global_batch": "24",
     "training.micro_batch": "4", "loss.max_weight": "3", "optimizer.warmup_steps": "1", "device.kind": "auto",
-    "data.dir": None, "data.mix": None, "data.source": "nowhere", "run.end_time": "9999999999", "loss.skip_clean_rows": "off",
+    "model.type": None, "data.dir": None, "data.mix": None, "data.source": "nowhere", "run.end_time": "9999999999", "loss.skip_clean_rows": "off",
 }
 
 
