@@ -146,7 +146,7 @@ static gidd_status open_model(gidd_worker *worker)
                             .max_T = config->model.context};
     gidd_status status = allocate_model(worker, &args);
     if (status != GIDD_OK) {
-        return status == GIDD_ERR_NOMEM ? gidd_memory_explain(&args) : status;
+        return status == GIDD_ERR_NOMEM ? gidd_memory_explain(&(gidd_memory_args){&args, config->optimizer.ema_decay}) : status;
     }
     void *memory = aligned_alloc(64, (gidd_batch_bytes(worker->micro_batch, config->model.context) + 63) / 64 * 64);
     if (memory == NULL) {

@@ -14,6 +14,8 @@ typedef struct dry_plan {
     gidd_slice     slice; /* of rank 0: all slices are equally large */
     gidd_plan_line lines[GIDD_MEMORY_LINES];
     int64_t        line_count, rows, micro;
+    double         memory_gb;
+    int64_t        largest[GIDD_RECOMPUTE_BLOCK + 1]; /* micro-batch in it, by what is recomputed; -1: not of this model */
     double         noised_share;
     int32_t        base_ids;
     int            has_data;
@@ -35,6 +37,20 @@ static gidd_status find_vocabulary(const gidd_config *config, dry_plan *plan)
     return GIDD_OK;
 }
 
+static gidd_status find_largest(gidd_memory_args args, dry_plan *plan)
+{
+    gidd_model_args model = *args.model;
+    args.model = &model;
+    for (int what = GIDD_RECOMPUTE_NONE; what <= GIDD_RECOMPUTE_BLOCK; what++) {
+        plan->largest[what] = -1;
+        if (what == GIDD_RECOMPUTE_NONE || plan->params.shape.type != GIDD_MODEL_AUTOREGRESSIVE) {
+            model.recompute = (gidd_recompute)what;
+            GIDD_TRY(gidd_memory_largest(&args, plan->memory_gb * 1e9, &plan->largest[what]));
+        }
+    }
+    return GIDD_OK;
+}
+
 static gidd_status plan_memory(const gidd_config *config, dry_plan *plan)
 {
     gidd_device *device = NULL;
@@ -43,21 +59,20 @@ static gidd_status plan_memory(const gidd_config *config, dry_plan *plan)
                                                                                                           : GIDD_F32,
                                                   .threads = 1},
                               &device));
-    gidd_status status = gidd_memory_plan(&(gidd_model_args){.device = device,
-                                                            .params = &plan->params,
-                                                            .slice = &plan->slice,
-                                                            .mode = GIDD_MODEL_TRAIN,
-                                                            .recompute = gidd_resolve_recompute(config),
-                                                            .loss = gidd_resolve_loss(config),
-                                                            .max_B = plan->micro,
-                                                            .max_T = config->model.context},
-                                         plan->lines, &plan->line_count);
-    gidd_device_close(device);
-    if (status == GIDD_OK && config->optimizer.ema_decay > 0 && plan->line_count < GIDD_MEMORY_LINES) {
-        gidd_plan_line *line = &plan->lines[plan->line_count++];
-        (void)snprintf(line->name, sizeof line->name, "running average");
-        line->bytes = (size_t)plan->slice.own_count * sizeof(float);
+    const gidd_model_args model = {.device = device,
+                                   .params = &plan->params,
+                                   .slice = &plan->slice,
+                                   .mode = GIDD_MODEL_TRAIN,
+                                   .recompute = gidd_resolve_recompute(config),
+                                   .loss = gidd_resolve_loss(config),
+                                   .max_B = plan->micro,
+                                   .max_T = config->model.context};
+    const gidd_memory_args args = {&model, config->optimizer.ema_decay};
+    gidd_status            status = gidd_memory_plan(&args, plan->lines, &plan->line_count);
+    if (status == GIDD_OK) {
+        status = find_largest(args, plan);
     }
+    gidd_device_close(device);
     return status;
 }
 
@@ -100,6 +115,20 @@ static void print_work(const gidd_config *config, const dry_plan *plan)
     }
 }
 
+static void print_largest(const dry_plan *plan)
+{
+    static const char *const names[] = {"", "; with training.recompute=mlp ", ", =block "};
+    char title[32];
+    (void)snprintf(title, sizeof title, "in %g GB", plan->memory_gb);
+    printf("%-13s micro-batches of at most ", title);
+    for (int what = GIDD_RECOMPUTE_NONE; what <= GIDD_RECOMPUTE_BLOCK; what++) {
+        if (plan->largest[what] >= 0) {
+            printf("%s%" PRId64, names[what], plan->largest[what]);
+        }
+    }
+    printf("\n              (the kernels' workspace and what libraries take come on top)\n");
+}
+
 static void print_plan(const gidd_config *config, int ranks, const dry_plan *plan)
 {
     const double gib = 1073741824.0;
@@ -121,15 +150,17 @@ static void print_plan(const gidd_config *config, int ranks, const dry_plan *pla
         total += (double)plan->lines[i].bytes;
     }
     printf("  %-32s %10.3f GiB\n", "total", total / gib);
+    print_largest(plan);
     printf("checkpoint    %.3f GiB (masters, two moments%s, fp32), every %" PRId64 " steps, %" PRId64 " kept\n",
            (3.0 + average) * 4 * (double)plan->params.count / gib, average ? ", average" : "", config->checkpoint.every_steps,
            config->checkpoint.keep_last);
 }
 
-gidd_status gidd_worker_dry_run(const gidd_config *config, int ranks)
+gidd_status gidd_worker_dry_run(const gidd_config *config, int ranks, double memory_gb)
 {
     dry_plan plan;
     memset(&plan, 0, sizeof plan);
+    plan.memory_gb = memory_gb;
     GIDD_TRY(find_vocabulary(config, &plan));
     GIDD_TRY(gidd_resolve_split(config, ranks, &plan.rows, &plan.micro));
     GIDD_TRY(noised_share(config, plan.base_ids, &plan.noised_share));

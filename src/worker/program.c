@@ -12,16 +12,19 @@ typedef struct program_options {
     gidd_cli    cli;
     int         dry_run;
     int         ranks;
+    double      memory_gb; /* of a device that --dry-run looks for the largest micro-batch in */
     int         steal_lock;
     int         prove_resume;
     char        allow_change[1024]; /* all --allow-change, comma separated */
 } program_options;
 
-enum { OPTION_DRY_RUN = 256, OPTION_RANKS, OPTION_ALLOW_CHANGE, OPTION_STEAL_LOCK, OPTION_PROVE_RESUME };
+enum { OPTION_DRY_RUN = 256, OPTION_RANKS, OPTION_ALLOW_CHANGE, OPTION_STEAL_LOCK, OPTION_PROVE_RESUME, OPTION_MEMORY };
 
 static const struct argp_option options[] = {
     {"dry-run", OPTION_DRY_RUN, NULL, 0, "print the plan (parameters, memory, FLOPs, checkpoint size) and leave", 0},
     {"ranks", OPTION_RANKS, "N", 0, "ranks that --dry-run plans for (default 1)", 0},
+    {"memory-gb", OPTION_MEMORY, "N", 0, "memory of a device, in 10^9 bytes, that --dry-run finds the largest micro-batches "
+     "for (default 80)", 0},
     {"allow-change", OPTION_ALLOW_CHANGE, "KEY", 0, "let this semantic key differ from the checkpoint's (repeatable)", 0},
     {"steal-lock", OPTION_STEAL_LOCK, NULL, 0, "take the run directory's lock even from a living holder", 0},
     {"prove-resume", OPTION_PROVE_RESUME, NULL, 0, "train six steps in one go and six with an abrupt end and a resume, beside "
@@ -45,6 +48,9 @@ static error_t parse_option(int key, char *word, struct argp_state *state)
         if (o->ranks < 1 || o->ranks > 1 << 20) {
             argp_error(state, "--ranks: at most %d ranks, found '%s'", 1 << 20, word);
         }
+        return 0;
+    case OPTION_MEMORY:
+        o->memory_gb = (double)gidd_cli_count(state, word, 1);
         return 0;
     case OPTION_ALLOW_CHANGE:
         if (used + strlen(word) + 2 > sizeof o->allow_change) {
@@ -96,7 +102,7 @@ int gidd_program_main(int argc, char **argv, gidd_comm_role role)
         "request; 64 usage; 65 bad data or diverged; 66 missing input; 69 no such device; 73 output or lock held; 74 I/O; "
         "76 a peer was lost; 78 configuration.",
         children, NULL, NULL};
-    program_options o = {.ranks = 1};
+    program_options o = {.ranks = 1, .memory_gb = 80};
     gidd_config    *config = malloc(sizeof *config);
     const char     *program = role == GIDD_COMM_COORDINATOR ? "gidd-coordinator" : "gidd-worker";
     if (config == NULL) {
@@ -108,7 +114,7 @@ int gidd_program_main(int argc, char **argv, gidd_comm_role role)
     if (status != GIDD_OK) {
         exit_code = gidd_cli_report(program, status);
     } else if (o.dry_run) {
-        exit_code = gidd_cli_report(program, gidd_cli_speaks() ? gidd_worker_dry_run(config, o.ranks) : GIDD_OK);
+        exit_code = gidd_cli_report(program, gidd_cli_speaks() ? gidd_worker_dry_run(config, o.ranks, o.memory_gb) : GIDD_OK);
     } else {
         exit_code = run_job(&o, config, role, &argc, &argv);
     }

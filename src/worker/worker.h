@@ -37,8 +37,9 @@ typedef struct gidd_worker_args {
  * the exit code of its status. Collective over the world. */
 gidd_status gidd_worker_run(const gidd_worker_args *args, int *exit_code_p);
 
-/* Prints the resolved plan of a run: parameters, memory per rank, FLOPs, steps, checkpoint size. Local. */
-gidd_status gidd_worker_dry_run(const gidd_config *config, int ranks);
+/* Prints the resolved plan of a run: parameters, memory per rank, the largest micro-batches in `memory_gb` times 10^9
+ * bytes, FLOPs, steps, checkpoint size. Local. */
+gidd_status gidd_worker_dry_run(const gidd_config *config, int ranks, double memory_gb);
 
 /* ---- shared by the files of this room ------------------------------------------------------------ */
 
