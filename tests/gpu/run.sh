@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# run.sh [--device cuda|emu|cpu] [--short] [--minutes N] [--report FILE] [--bin FOLDER] [PART...]
+# run.sh [--device cuda|emu|cpu] [--short] [--minutes N] [--peak TFLOPS] [--report FILE] [--bin FOLDER] [PART...]
 #
 # Everything that this project has to show on a GPU, with one command: on the machine that built it, or, as part of the
 # folder that make_bundle.sh makes, on one that has neither MPI nor HDF5 nor Criterion. Prints a table last and writes
 # all output to a report. Parts run in the order below, each under a limit of its own; one that fails does not keep the
 # next from running. --device emu and cpu run the same script where there is no GPU, --short does less of each part.
+# --peak says what the GPU's maker promises in bf16 (H100: 989), to give steps as a share of that too.
 #
 #   kernels    every kernel against the CPU's reference, random inputs, fp32 and bf16, derived tolerances
 #   parity     the network against an independent implementation's numbers, fp32 and bf16
@@ -15,14 +16,15 @@
 #   recompute  training.recompute changes no bit
 #   graphs     device.graphs on and off are the same bits
 #   nccl       comm.backend=nccl with one rank; the same bits as mpi
-#   step gemm  gidd-bench, bf16
+#   gemm       gidd-bench: a large product and a copy, which are the ceilings, and the matrix products of SMALL
+#   step base  gidd-bench: the training step of SMALL and of BASE, bf16, each part against its floor
 #   memcheck racecheck initcheck       compute-sanitizer on kernel tests
 #
 # Exit: 0 nothing failed, 1 something did, 64 usage, 77 there is no such device.
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-readonly all_parts="kernels parity repeat training recompute graphs nccl step gemm memcheck racecheck initcheck"
-device=cuda minutes=8 report='' bin='' short=0 parts=''
+readonly all_parts="kernels parity repeat training recompute graphs nccl gemm step base memcheck racecheck initcheck"
+device=cuda minutes=8 report='' bin='' short=0 parts='' peak=''
 
 usage() {
     sed -n '4,24s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
@@ -31,7 +33,7 @@ usage() {
 
 while [[ $# -gt 0 ]]; do
     case $1 in
-        --device | --minutes | --report | --bin)
+        --device | --minutes | --report | --bin | --peak)
             [[ $# -gt 1 ]] || usage 64 >&2
             printf -v "${1#--}" '%s' "$2"
             shift
@@ -45,7 +47,7 @@ while [[ $# -gt 0 ]]; do
     esac
     shift
 done
-[[ "$device" =~ ^(cuda|emu|cpu)$ && "$minutes" =~ ^[0-9]+$ ]] || usage 64 >&2
+[[ "$device" =~ ^(cuda|emu|cpu)$ && "$minutes" =~ ^[0-9]+$ && "$peak" =~ ^[0-9.]*$ ]] || usage 64 >&2
 
 # ---- where things are: beside this script in a bundle, in a build and the source tree otherwise
 if [[ -e "$here/COMMIT" ]]; then
@@ -215,19 +217,44 @@ bench() {
     tail -n 1 "$work/bench.txt" >>"$work/bench.jsonl"
 }
 
-part_step() {
-    local -a model=(training.global_batch=32 training.micro_batch=32 training.precision=bf16)
-    [[ $short = 0 ]] || model=(model.blocks=1 model.hidden_size=16 model.heads=1 model.context=8 training.precision=bf16 --repeats=1 --warmup=1)
-    bench step "${model[@]}" || return 1
-    grep -m 1 -E '^ *tokens_per_s' "$work/bench.txt"
+# The models of configs/, which a bundle has not; with --short one to try this script with.
+model_of() {
+    if [[ $short = 1 ]]; then
+        printf 'model.blocks=1 model.hidden_size=16 model.heads=1 model.context=8 --repeats=1 --warmup=1'
+    elif [[ $1 = small ]]; then
+        printf 'model.blocks=12 model.hidden_size=768 model.heads=12'
+    else
+        printf 'model.blocks=24 model.hidden_size=1024 model.heads=16'
+    fi
 }
+
+# bench_model COMMAND SIZE [OPTION...]: with the micro-batch of the comparison, or a smaller one that the memory holds.
+bench_model() {
+    local command=$1 size=$2 batch batches='64 16'
+    local -a model
+    shift 2
+    [[ $device = cuda ]] || batches=2
+    read -ra model <<<"$(model_of "$size")"
+    for batch in $batches; do
+        if bench "$command" "${model[@]}" "training.global_batch=$batch" "training.micro_batch=$batch" "$@"; then
+            awk -v batch="$batch" '$1 ~ /^(tokens_per_s|executed_of_ceiling_percent|ceiling_bf16_(gflop_per_s|gb_per_s))$/ {
+                printf "%s %s, ", $1, $2 } END { print "batch " batch }' "$work/bench.txt"
+            return 0
+        fi
+    done
+    return 1
+}
+
+bench_steps() {
+    bench_model step "$1" training.precision=bf16 ${peak:+--peak="$peak"}
+}
+
+part_step() { bench_steps small; }
+part_base() { bench_steps base; }
 
 part_gemm() {
     [[ $device != emu ]] || { printf "emu multiplies as the CPU does\n"; return 77; }
-    local -a model=(training.global_batch=32 training.micro_batch=32)
-    [[ $short = 0 ]] || model=(model.blocks=1 model.hidden_size=16 model.heads=1 model.context=8 --repeats=1 --warmup=1)
-    bench gemm "${model[@]}" || return 1
-    printf 'see the report\n'
+    bench_model gemm small
 }
 
 # sanitize TOOL TESTS...: a few tests in one process each; forks of Criterion are followed.
@@ -255,7 +282,7 @@ limit_of() {
     case $1 in
         kernels) printf 120 ;;
         parity | training) printf 90 ;;
-        step | gemm) printf 60 ;;
+        gemm | step | base) printf 90 ;;
         memcheck | racecheck | initcheck) printf 100 ;;
         *) printf 45 ;;
     esac
@@ -270,7 +297,7 @@ print_table() {
 }
 
 # What the parts, each in a shell of its own, need of these variables.
-export here bin golden data device kernel_list short work
+export here bin golden data device kernel_list short work peak
 
 {
     printf 'gidd %s, %s\ndevice %s: %s\nhost: %s\n' "$commit" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$device" "$described" \

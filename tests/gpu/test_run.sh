@@ -27,14 +27,16 @@ expect() {
 "$bin/device_present" cuda >/dev/null 2>&1 || expect 77 --device cuda
 expect 64 --device abacus
 expect 64 no_such_part
+expect 64 --device emu --peak fast
 
 expect 0 --device emu --short
-for part in kernels parity repeat training recompute graphs step; do
+for part in kernels parity repeat training recompute graphs step base; do
     grep -qE "^  $part +ok " "$work/said" || complain "$part is not ok"
 done
 for part in nccl gemm memcheck racecheck initcheck; do
     grep -qE "^  $part +skipped " "$work/said" || complain "$part is not skipped"
 done
+grep -qE '^  step +ok .* tokens_per_s [0-9.]+, executed_of_ceiling_percent [0-9.e-]+, batch 2' "$work/said" || complain "no rate of a step"
 grep -q '^gidd .* on emu: ' "$work/report" || complain "the report does not say what ran where"
 
 # a failing kernel test, and one that the device gets wrong by more than the bound
