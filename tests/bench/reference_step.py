@@ -87,7 +87,7 @@ class Reference:
                 return loss_of(logits=model(z, t), input_ids=ids, attention_mask=attention_mask, z_t=z, t=t)
 
         self.torch, self.args, self.model = torch, args, model
-        self.forward = torch.compile(forward) if args.compile else forward
+        self.forward = torch_bench.compiled(torch, args, forward)
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, betas=(0.9, 0.99), eps=1e-9, weight_decay=0.02)
 
     def step(self):

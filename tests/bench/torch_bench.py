@@ -54,6 +54,7 @@ def add_options(parser):
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtype", choices=("fp32", "bf16"), help="of PyTorch's side; on the CPU fp32 unless said, else bf16")
     parser.add_argument("--compile", action="store_true", help="torch.compile")
+    parser.add_argument("--compile-mode", metavar="MODE", help="its mode, such as max-autotune-no-cudagraphs")
     parser.add_argument("--ours", help="precisions of ours, with commas; on the CPU fp32,bf16 unless said, else bf16")
     parser.add_argument("--quiet", type=float, metavar="SHARE", help="largest share of the processors for others")
 
@@ -85,6 +86,10 @@ def complete(args):
 def autocast(torch, args):
     """bf16 where it is asked for; a context to run in."""
     return torch.autocast(device_type=args.device.split(":")[0], dtype=torch.bfloat16, enabled=args.dtype == "bf16")
+
+
+def compiled(torch, args, function):
+    return torch.compile(function, mode=args.compile_mode) if args.compile else function
 
 
 def synchronize(torch, args):
@@ -172,6 +177,7 @@ def summary(args, samples):
 
 def run_rounds(torch, args, bars):
     """Samples by name, of the bars (a dictionary) and of ours; parameters must be as many on both sides."""
+    on_gpu = args.device.startswith("cuda")
     samples = {name: [] for name in [*bars, *(f"ours_{precision}" for precision in args.ours if args.bench)]}
 
     def measure(name, run):
@@ -180,17 +186,24 @@ def run_rounds(torch, args, bars):
         wall, cpu, _ = run()
         samples[name].append((wall, cpu, watch.others()))
 
+    def theirs(bar):
+        if on_gpu:  # one step to get back the memory that ours had meanwhile
+            bar.step()
+        return time_steps(torch, args, bar, args.steps)
+
     def ours(precision):
+        if on_gpu:
+            torch.cuda.empty_cache()
         wall, cpu, count = time_ours(args, precision)
         for name, bar in bars.items():
-            theirs = sum(parameter.numel() for parameter in bar.model.parameters())
-            if theirs != count:
-                sys.exit(f"{name} has {theirs} parameters, ours {count}: not the same model")
+            parameters = sum(parameter.numel() for parameter in bar.model.parameters())
+            if parameters != count:
+                sys.exit(f"{name} has {parameters} parameters, ours {count}: not the same model")
         return wall, cpu, count
 
     for number in range(args.rounds):
         for name, bar in bars.items():
-            measure(name, lambda chosen=bar: time_steps(torch, args, chosen, args.steps))
+            measure(name, lambda chosen=bar: theirs(chosen))
         for precision in args.ours if args.bench else ():
             measure(f"ours_{precision}", lambda chosen=precision: ours(chosen))
         latest = ", ".join(f"{name} {series[-1][0]:.1f} ms (cpu {series[-1][1]:.0f}, others {series[-1][2]:.0%})"
@@ -202,8 +215,8 @@ def run_rounds(torch, args, bars):
 def report_steps(torch, args, name, samples):
     """A line a side, against the first, and one line of JSON."""
     result = {"bench": name, "processor": processor(), "device": describe(torch, args), "threads": args.threads,
-              "torch": torch.__version__, "dtype": args.dtype, "compiled": args.compile, "model": args.model,
-              "batch": args.batch, "context": args.context, "p_uniform": args.p_uniform}
+              "torch": torch.__version__, "dtype": args.dtype, "compiled": args.compile, "compile_mode": args.compile_mode,
+              "model": args.model, "batch": args.batch, "context": args.context, "p_uniform": args.p_uniform}
     if args.device.startswith("cuda"):
         result["torch_peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
     for side, series in samples.items():

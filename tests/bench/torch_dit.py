@@ -150,7 +150,7 @@ class Bar:
         self.model = DiT(V, args.hidden, args.heads, args.blocks, C, args.context, compute).to(args.device)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=5e-4, betas=(0.9, 0.99), eps=1e-9, weight_decay=0.02,
                                            **({"fused": True} if args.device.startswith("cuda") else {}))
-        self.loss_of = torch.compile(self.loss) if args.compile else self.loss
+        self.loss_of = torch_bench.compiled(torch, args, self.loss)
 
     def loss(self, x):
         t = self.noise.draw_t(x.shape[0], x.device)
