@@ -223,10 +223,11 @@ void gidd_bench_ceiling_report(gidd_bench_report *report, const char *prefix, co
         double value;
     } facts[] = {{"gflop_per_s", ceiling->flops_per_s * 1e-9},
                  {"gb_per_s", ceiling->bytes_per_s * 1e-9},
-                 {"side", (double)ceiling->side},
                  {"call_us", ceiling->call_s * 1e6}};
+    char key[64];
+    (void)snprintf(key, sizeof key, "%s_side", prefix);
+    gidd_bench_report_count(report, key, ceiling->side);
     for (size_t i = 0; i < sizeof facts / sizeof *facts; i++) {
-        char key[64];
         (void)snprintf(key, sizeof key, "%s_%s", prefix, facts[i].name);
         gidd_bench_report_number(report, key, facts[i].value);
     }
