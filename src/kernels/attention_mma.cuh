@@ -70,6 +70,11 @@ static __device__ __forceinline__ int visible_keys(int last_query, const attenti
     return s.causal ? min(s.T, last_query + 1) : s.T;
 }
 
+/* The loops over tiles that follow are alike, and written out all the same. The two operands' tiles and
+ * what fetches the next pair as one struct for all three: nvcc 13.0 then spills 40 to 72 bytes of
+ * attention_dkv_mma<64> on sm_90 and takes 171 registers for attention_fwd_mma<96>, of which 168 are
+ * three blocks on a multiprocessor. */
+
 // ---- forward ---------------------------------------------------------------------------------
 
 template <int D, int M> struct softmax_state {

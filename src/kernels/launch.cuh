@@ -152,6 +152,23 @@ static __device__ __forceinline__ float2 unpack_bf16(uint32_t bits)
     return make_float2(__uint_as_float(bits << 16), __uint_as_float(bits & 0xffff0000u));
 }
 
+/* Eight bf16 in 16 bytes. */
+static __device__ __forceinline__ void unpack(float (&v)[8], uint4 raw)
+{
+    uint32_t pairs[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        float2 pair = unpack_bf16(pairs[i]);
+        v[2 * i] = pair.x;
+        v[2 * i + 1] = pair.y;
+    }
+}
+static __device__ __forceinline__ uint4 pack(const float (&v)[8])
+{
+    return make_uint4(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]),
+                      pack_bf16(v[6], v[7]));
+}
+
 /* Eight consecutive elements, 16-byte aligned: one 16-byte access of bf16, two of fp32. */
 static __device__ __forceinline__ void load8(float (&v)[8], const float *p)
 {
@@ -162,14 +179,7 @@ static __device__ __forceinline__ void load8(float (&v)[8], const float *p)
 }
 static __device__ __forceinline__ void load8(float (&v)[8], const bf16 *p)
 {
-    uint4 raw = *reinterpret_cast<const uint4 *>(p);
-    uint32_t pairs[4] = {raw.x, raw.y, raw.z, raw.w};
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        float2 pair = unpack_bf16(pairs[i]);
-        v[2 * i] = pair.x;
-        v[2 * i + 1] = pair.y;
-    }
+    unpack(v, *reinterpret_cast<const uint4 *>(p));
 }
 static __device__ __forceinline__ void store8(float *p, const float (&v)[8])
 {
@@ -178,8 +188,7 @@ static __device__ __forceinline__ void store8(float *p, const float (&v)[8])
 }
 static __device__ __forceinline__ void store8(bf16 *p, const float (&v)[8])
 {
-    *reinterpret_cast<uint4 *>(p) = make_uint4(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]),
-                                               pack_bf16(v[4], v[5]), pack_bf16(v[6], v[7]));
+    *reinterpret_cast<uint4 *>(p) = pack(v);
 }
 
 /* Eight floats wherever they stand (parameters and modulations begin at any element). */

@@ -27,7 +27,7 @@
 enum {
     THREADS = 512,
     WARPS = THREADS / WARP,
-    AHEAD = 4, // pieces that a thread asks for before it uses the first
+    AHEAD = 4, // pieces that a thread asks for before it uses the first; BY_ELEMENT half of them
     GROUP = 4, // columns that share a logarithm and a reciprocal
     PIECE_BYTES = 16,
     STATIC_SHARED = 768, // at most, next to the row
@@ -101,28 +101,11 @@ static __device__ __forceinline__ void unpack(float (&v)[4], uint4 raw)
     v[2] = __uint_as_float(raw.z);
     v[3] = __uint_as_float(raw.w);
 }
-static __device__ __forceinline__ void unpack(float (&v)[8], uint4 raw)
-{
-    uint32_t pairs[4] = {raw.x, raw.y, raw.z, raw.w};
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        float2 pair = unpack_bf16(pairs[i]);
-        v[2 * i] = pair.x;
-        v[2 * i + 1] = pair.y;
-    }
-}
-
 static __device__ __forceinline__ uint4 pack(const float (&v)[4])
 {
     return make_uint4(__float_as_uint(v[0]), __float_as_uint(v[1]), __float_as_uint(v[2]),
                       __float_as_uint(v[3]));
 }
-static __device__ __forceinline__ uint4 pack(const float (&v)[8])
-{
-    return make_uint4(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]),
-                      pack_bf16(v[6], v[7]));
-}
-
 template <typename E, access_kind ACCESS>
 static __device__ __forceinline__ void store_piece(const row_view<E, ACCESS> &row, int piece,
                                                    uint4 raw)
@@ -190,15 +173,16 @@ template <typename E, access_kind ACCESS>
 static __device__ __forceinline__ softmax read_row(const row_view<E, ACCESS> &row, float *tops,
                                                    float *totals)
 {
+    constexpr int COUNT = ACCESS == BY_PIECE ? AHEAD : AHEAD / 2; // of four, fp32 would spill
     softmax own = {-FLT_MAX, 0.0f}; // not -inf, which less itself is NaN
-    for (int first = static_cast<int>(threadIdx.x); first < row.pieces; first += AHEAD * THREADS) {
-        uint4 raw[AHEAD];
+    for (int first = static_cast<int>(threadIdx.x); first < row.pieces; first += COUNT * THREADS) {
+        uint4 raw[COUNT];
 #pragma unroll
-        for (int a = 0; a < AHEAD; a++) { // behind the row's end: the last piece, not used
+        for (int a = 0; a < COUNT; a++) { // behind the row's end: the last piece, not used
             raw[a] = fetch_piece(row, min(first + a * THREADS, row.pieces - 1));
         }
 #pragma unroll
-        for (int a = 0; a < AHEAD; a++) {
+        for (int a = 0; a < COUNT; a++) {
             int piece = first + a * THREADS;
             if (piece < row.kept) {
                 row.chip[piece] = raw[a];
