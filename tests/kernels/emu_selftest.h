@@ -40,6 +40,9 @@ gidd_status selftest_mma(gidd_device *device, const selftest_args *args);
 gidd_status selftest_copy(gidd_device *device, const selftest_args *args);
 gidd_status selftest_prefetch(gidd_device *device, const selftest_args *args);
 
+/* emu_watch_selftest.cu */
+gidd_status selftest_neighbour(gidd_device *device, const selftest_args *args);
+
 #ifdef __cplusplus
 }
 #endif

@@ -116,6 +116,7 @@ static struct {
 static pthread_mutex_t running = PTHREAD_MUTEX_INITIALIZER;
 
 const gidd_emu_position *gidd_emu_now;
+gidd_emu_fences gidd_emu_fenced;
 
 // Static __shared__ variables of all kernels (cuda_host.cuh); absent when none has any.
 extern char __start_gidd_shared[] __attribute__((weak, visibility("hidden")));
@@ -251,6 +252,7 @@ gidd_emu_votes gidd_emu_barrier(int vote)
             block.warps[w].ready |= block.warps[w].at_barrier;
             block.warps[w].at_barrier = 0;
         }
+        gidd_emu_fenced.barrier = ++gidd_emu_fenced.now;
         block.waiting = 0;
         block.last_votes = block.votes;
         block.votes = 0;
@@ -259,6 +261,14 @@ gidd_emu_votes gidd_emu_barrier(int vote)
         }
     }
     return (gidd_emu_votes){block.last_votes, (int)block.threads};
+}
+
+static void fence_lanes(unsigned first, uint32_t mask)
+{
+    gidd_emu_fenced.now++;
+    for (uint32_t left = mask; left != 0; left &= left - 1) {
+        gidd_emu_fenced.own[first + (unsigned)__builtin_ctz(left)] = gidd_emu_fenced.now;
+    }
 }
 
 // Whether every lane of the mask is here; ends the process where they never can be.
@@ -312,6 +322,8 @@ void gidd_emu_meet(uint32_t mask, gidd_emu_operation operation, void *operand)
             operands[i] = mask >> i & 1u ? first[i].operand : NULL;
         }
         operation(operands, mask);
+    } else {
+        fence_lanes(block.current - lane, mask);
     }
     own->meeting &= ~mask;
     own->ready |= mask;
@@ -411,6 +423,7 @@ static void start_fibers(gidd_emu_index grid, gidd_emu_index size, gidd_emu_inde
     for (unsigned w = 0; w < block.warp_count; w++) {
         block.warps[w] = (warp){.ready = UINT32_MAX};
     }
+    gidd_emu_fenced.barrier = ++gidd_emu_fenced.now;
     block.ended = block.waiting = 0;
     block.votes = 0;
     block.most_barriers = 0;

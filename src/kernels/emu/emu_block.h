@@ -58,6 +58,17 @@ typedef void (*gidd_emu_operation)(void *const operands[GIDD_EMU_WARP], uint32_t
 /* Waits until every lane of `mask` is here, with the same operation and mask. Local. */
 void gidd_emu_meet(uint32_t mask, gidd_emu_operation operation, void *operand);
 
+/* Fences, numbered on through all blocks. What thread w writes while `now` is n is there for thread r
+ * after a fence of both with a number above n: a barrier of the block (also its beginning), or a
+ * __syncwarp. Shuffles and votes order no memory. tests/kernels/emu_watch.c looks. */
+typedef struct gidd_emu_fences {
+    int64_t now;
+    int64_t barrier;               /* the block's last */
+    int64_t own[GIDD_EMU_THREADS]; /* each thread's last __syncwarp */
+} gidd_emu_fences;
+
+extern gidd_emu_fences gidd_emu_fenced;
+
 typedef struct gidd_emu_votes {
     int yes, threads;
 } gidd_emu_votes;
