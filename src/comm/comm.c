@@ -192,22 +192,24 @@ static MPI_Op mpi_op(gidd_comm_op op)
     return op == GIDD_COMM_SUM ? MPI_SUM : op == GIDD_COMM_MIN ? MPI_MIN : MPI_MAX;
 }
 
-gidd_status gidd_comm_allreduce_double(gidd_comm *comm, double *values, int64_t count,
-                                       gidd_comm_op op)
+static gidd_status allreduce(gidd_comm *comm, void *values, int64_t count, MPI_Datatype type,
+                             gidd_comm_op op)
 {
     gidd_comm_count_collective();
     GIDD_ASSERT(count >= 0 && count <= INT_MAX);
-    return GIDD_MPI(
-        MPI_Allreduce(MPI_IN_PLACE, values, (int)count, MPI_DOUBLE, mpi_op(op), comm->mpi));
+    return GIDD_MPI(MPI_Allreduce(MPI_IN_PLACE, values, (int)count, type, mpi_op(op), comm->mpi));
+}
+
+gidd_status gidd_comm_allreduce_double(gidd_comm *comm, double *values, int64_t count,
+                                       gidd_comm_op op)
+{
+    return allreduce(comm, values, count, MPI_DOUBLE, op);
 }
 
 gidd_status gidd_comm_allreduce_int64(gidd_comm *comm, int64_t *values, int64_t count,
                                       gidd_comm_op op)
 {
-    gidd_comm_count_collective();
-    GIDD_ASSERT(count >= 0 && count <= INT_MAX);
-    return GIDD_MPI(
-        MPI_Allreduce(MPI_IN_PLACE, values, (int)count, MPI_INT64_T, mpi_op(op), comm->mpi));
+    return allreduce(comm, values, count, MPI_INT64_T, op);
 }
 
 gidd_status gidd_comm_send(gidd_comm *comm, int destination, int tag, const void *data,

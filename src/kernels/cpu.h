@@ -150,4 +150,8 @@ static inline void gidd_elements_round(float *values, int64_t count, gidd_dtype 
     }
 }
 
+/* Rows row.. of dy W in fp32, before GELU's gradient: for emu's linear_bwd_data too. Local. */
+gidd_gemm_args gidd_linear_bwd_data_rows(const gidd_linear_bwd_data_args *args, int64_t row,
+                                         int64_t rows, float *product);
+
 #endif

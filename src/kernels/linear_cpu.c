@@ -121,6 +121,23 @@ size_t gidd_linear_workspace_cpu(int64_t M, int64_t K)
     return (size_t)((M < DGELU_ROWS ? M : DGELU_ROWS) * K) * sizeof(float);
 }
 
+gidd_gemm_args gidd_linear_bwd_data_rows(const gidd_linear_bwd_data_args *args, int64_t row,
+                                         int64_t rows, float *product)
+{
+    return (gidd_gemm_args){.c = product,
+                            .a = (const char *)args->dy +
+                                 (size_t)(row * args->N) * gidd_dtype_bytes(args->dtype),
+                            .b = args->w,
+                            .m = rows,
+                            .n = args->K,
+                            .k = args->N,
+                            .lda = args->N,
+                            .ldb = args->K,
+                            .ldc = args->K,
+                            .in = args->dtype,
+                            .out = GIDD_F32};
+}
+
 // Rows of dx = (dy W) * GELU'(pre), rounded once.
 static gidd_status bwd_data_dgelu(gidd_device *device, const gidd_linear_bwd_data_args *args)
 {
@@ -133,21 +150,8 @@ static gidd_status bwd_data_dgelu(gidd_device *device, const gidd_linear_bwd_dat
         int64_t rows = args->M - row < DGELU_ROWS ? args->M - row : DGELU_ROWS;
         float  *product =
             dtype == GIDD_F32 ? (float *)args->dx + row * args->K : (float *)device->workspace;
-        GIDD_TRY(gidd_gemm_run(
-            gemm_of(device),
-            &(gidd_gemm_args){
-                .c = product,
-                .a = (const char *)args->dy + (size_t)(row * args->N) * gidd_dtype_bytes(dtype),
-                .b = args->w,
-                .m = rows,
-                .n = args->K,
-                .k = args->N,
-                .lda = args->N,
-                .ldb = args->K,
-                .ldc = args->K,
-                .in = dtype,
-                .out = GIDD_F32,
-            }));
+        const gidd_gemm_args gemm = gidd_linear_bwd_data_rows(args, row, rows, product);
+        GIDD_TRY(gidd_gemm_run(gemm_of(device), &gemm));
         dgelu_pass(args->dx, row, product, args->pre, rows * args->K, args->K, dtype,
                    device->threads);
     }

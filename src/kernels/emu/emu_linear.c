@@ -35,17 +35,7 @@ static gidd_status bwd_data_dgelu(gidd_device *device, const gidd_linear_bwd_dat
     for (int64_t row = 0; row < args->M; row += most) {
         int64_t rows = args->M - row < most ? args->M - row : most;
         size_t at = (size_t)(row * args->K) * element;
-        gidd_gemm_args product = {.c = device->workspace,
-                                  .a = (const char *)args->dy + (size_t)(row * args->N) * element,
-                                  .b = args->w,
-                                  .m = rows,
-                                  .n = args->K,
-                                  .k = args->N,
-                                  .lda = args->N,
-                                  .ldb = args->K,
-                                  .ldc = args->K,
-                                  .in = args->dtype,
-                                  .out = GIDD_F32};
+        gidd_gemm_args product = gidd_linear_bwd_data_rows(args, row, rows, device->workspace);
         GIDD_TRY(gidd_gemm_run(cpu->gemm, &product));
         GIDD_TRY(gidd_dgelu_pass_emu(device, (char *)args->dx + at, device->workspace,
                                      (const char *)args->pre + at, rows * args->K, args->dtype));
