@@ -434,6 +434,10 @@ gidd_status gidd_config_check(const gidd_config *config)
                          gidd_config_place(c, "training.micro_batch"), (long long)c->training.micro_batch,
                          (long long)c->training.global_batch);
     }
+    if (c->data.on_bad_chunk == GIDD_CONFIG_BAD_CHUNK_SKIP && c->data.verify == GIDD_CONFIG_VERIFY_NEVER) {
+        return gidd_fail(GIDD_ERR_CONFIG, "%s: data.on_bad_chunk: skip has to read all shards before the first step, and "
+                         "data.verify is never", gidd_config_place(c, "data.on_bad_chunk"));
+    }
     return check_skipping(c);
 }
 

@@ -30,7 +30,9 @@
     X(data, suffixes, LIST, "txt,md,rst", 0, 0, NULL, FREE, "file name endings taken from folders and archives")    \
     X(data, json_key, TEXT, "text", 0, 0, NULL, FREE, "key of the text in .jsonl inputs")                           \
     X(data, valid_documents, INT, "100000", 1, 1e12, NULL, IDENTITY, "the last so many documents are the validation split") \
-    X(data, max_add_padding, INT, "0", 0, 65536, NULL, SEMANTIC, "largest padding that a window of a long document may end with (data.window: document)")
+    X(data, max_add_padding, INT, "0", 0, 65536, NULL, SEMANTIC, "largest padding that a window of a long document may end with (data.window: document)") \
+    X(data, verify, ENUM, "auto", 0, 0, "auto|always|never", FREE, "before step 1 all shards are read and compared with their digests, shared out over the ranks; auto: once a run directory, and again when a file was touched") \
+    X(data, on_bad_chunk, ENUM, "stop", 0, 0, "stop|skip", SEMANTIC, "a damaged chunk of ids: end before step 1 (exit 65), or leave out the documents in it, counted and the same on all ranks; skip verifies at every start")
 
 #define GIDD_CONFIG_KEYS_model(X)                                                                                   \
     X(model, type, ENUM, "diffusion", 0, 0, "diffusion|autoregressive", IDENTITY, "diffusion: DiT; autoregressive: the Llama-style baseline, without noise") \

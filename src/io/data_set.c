@@ -12,6 +12,7 @@ struct gidd_data_set {
     gidd_data_info info;
     gidd_shard_set *shards[GIDD_LOADER_PARTS_MAX]; // [info.source_count]
     gidd_loader_part parts[GIDD_LOADER_PARTS_MAX];
+    gidd_ranges left_out[GIDD_LOADER_PARTS_MAX]; // what parts[k].source.left_out points to
 };
 
 static gidd_status add_source(gidd_data_set *data, const char *dir, double weight)
@@ -28,6 +29,7 @@ static gidd_status add_source(gidd_data_set *data, const char *dir, double weigh
     data->info.source_count++;
     data->info.document_count += info->document_count;
     data->info.token_count += info->token_count;
+    data->info.shard_count += info->shard_count;
     data->info.valid_documents += info->valid_documents;
     if (k == 0) {
         data->info.vocab_size = info->vocab_size;
@@ -108,6 +110,7 @@ void gidd_data_set_close(gidd_data_set *data)
 {
     for (int64_t k = 0; data != NULL && k < data->info.source_count; k++) {
         gidd_shard_set_close(data->shards[k]);
+        gidd_ranges_release(&data->left_out[k]);
     }
     free(data);
 }
@@ -115,6 +118,44 @@ void gidd_data_set_close(gidd_data_set *data)
 const gidd_data_info *gidd_data_set_info(const gidd_data_set *data)
 {
     return &data->info;
+}
+
+gidd_status gidd_data_set_verify(gidd_data_set *data, int64_t shard, gidd_ranges *damaged)
+{
+    for (int64_t k = 0; k < data->info.source_count; k++) {
+        int64_t count = gidd_shard_set_info(data->shards[k])->shard_count;
+        if (shard >= 0 && shard < count) {
+            return gidd_shard_set_verify(data->shards[k], shard, damaged != NULL ? &damaged[k] : NULL);
+        }
+        shard -= count;
+    }
+    return gidd_fail(GIDD_ERR_ARG, "there are %lld shards", (long long)data->info.shard_count);
+}
+
+gidd_status gidd_data_set_stamp(const gidd_data_set *data, char stamp[GIDD_DIGEST_SIZE])
+{
+    gidd_status status = GIDD_OK;
+    gidd_digest *digest = gidd_digest_create();
+    if (digest == NULL) {
+        return gidd_fail(GIDD_ERR_NOMEM, "no memory for a digest");
+    }
+    gidd_digest_update(digest, data->info.data_digest, strlen(data->info.data_digest));
+    for (int64_t k = 0; status == GIDD_OK && k < data->info.source_count; k++) {
+        status = gidd_shard_set_stamp(data->shards[k], digest);
+    }
+    gidd_digest_text(digest, stamp);
+    gidd_digest_destroy(digest);
+    return status;
+}
+
+void gidd_data_set_leave_out(gidd_data_set *data, int64_t source, gidd_ranges *documents)
+{
+    GIDD_ASSERT(source >= 0 && source < data->info.source_count);
+    gidd_ranges_release(&data->left_out[source]);
+    data->left_out[source] = *documents;
+    *documents = (gidd_ranges){0};
+    gidd_ranges_settle(&data->left_out[source]);
+    data->parts[source].source.left_out = &data->left_out[source];
 }
 
 const gidd_loader_part *gidd_data_set_parts(const gidd_data_set *data)

@@ -12,6 +12,7 @@ typedef struct gidd_data_set gidd_data_set;
 typedef struct gidd_data_info {
     int64_t source_count;                    /* 1 without a mix                                         */
     int64_t document_count, token_count;     /* over all sources                                        */
+    int64_t shard_count;                     /* over all sources                                        */
     int64_t valid_documents;                 /* of a mix: the sum; its validation split is drawn from it
                                                  in the mix's proportions (io/loader.h)                 */
     int32_t vocab_size;                      /* of all sources                                          */
@@ -32,6 +33,17 @@ void gidd_data_set_close(gidd_data_set *data);
 
 /* Borrowed until close. Local. */
 const gidd_data_info *gidd_data_set_info(const gidd_data_set *data);
+
+/* Proves shard `shard` of all shards of all sources in order, as gidd_shard_set_verify. `damaged` is [source_count],
+ * or NULL. Local; thread-safe. */
+gidd_status gidd_data_set_verify(gidd_data_set *data, int64_t shard, gidd_ranges *damaged);
+
+/* Digest of size, times and inode of every file, and of the data's identity (gidd_shard_set_stamp). Local. */
+gidd_status gidd_data_set_stamp(const gidd_data_set *data, char stamp[GIDD_DIGEST_SIZE]);
+
+/* Documents of source `source` that no loader opened from now on is to read: other examples take the places of theirs
+ * (io/loader.h). Takes the ranges over, settles them, and leaves {0}. Local. */
+void gidd_data_set_leave_out(gidd_data_set *data, int64_t source, gidd_ranges *documents);
 
 /* [source_count], for gidd_loader_args.mix; borrowed until close. Local. */
 const gidd_loader_part *gidd_data_set_parts(const gidd_data_set *data);

@@ -157,8 +157,8 @@ gidd_status gidd_loader_open(const gidd_loader_args *args, gidd_loader **loader_
 void gidd_loader_close(gidd_loader *loader)
 {
     for (int64_t i = 0; loader != NULL && i < loader->part_count; i++) {
-        free(loader->parts[i].train.rows_before);
-        free(loader->parts[i].valid.rows_before);
+        gidd_split_release(&loader->parts[i].train);
+        gidd_split_release(&loader->parts[i].valid);
     }
     free(loader);
 }
@@ -225,17 +225,18 @@ static void build_filler(const gidd_loader *loader, gidd_batch *batch, int64_t b
     batch->coef[b].row_weight = 0.0f;
 }
 
-// The order of the epoch that sample `sample` of a source lies in.
+// The example that a sample of a source takes, in the order of its epoch.
 static int64_t shuffled(const gidd_loader *loader, gidd_mix_place place, epoch_order *order)
 {
-    int64_t examples = loader->parts[place.source].train.examples;
+    const gidd_split *train = &loader->parts[place.source].train;
+    int64_t examples = train->examples;
     int64_t epoch = place.index / examples;
     if (order->source != place.source || order->epoch != epoch) {
         *order = (epoch_order){.source = place.source, .epoch = epoch};
         gidd_permutation_init(&order->shuffle, loader->args.seed,
                               (uint64_t)place.source << EPOCH_SOURCE_SHIFT | (uint64_t)epoch, examples);
     }
-    return gidd_permutation_at(&order->shuffle, place.index % examples);
+    return gidd_split_whole(train, gidd_permutation_at(&order->shuffle, place.index % examples));
 }
 
 static gidd_row_key train_key(const gidd_loader *loader, int64_t sample)
@@ -312,7 +313,7 @@ gidd_status gidd_loader_build_eval(const gidd_loader *loader, int64_t first, int
         uint64_t number = (uint64_t)(loader->part_count > 1 ? first + b : of->first_document + place.index);
         gidd_row_key key = {seed, GIDD_STREAM_EVAL_CROP, GIDD_STREAM_EVAL_NOISE,
                        (uint64_t)draw << EVAL_DRAW_SHIFT | number};
-        GIDD_TRY(build_row(loader, of, place.index, key, t, batch, b));
+        GIDD_TRY(build_row(loader, of, gidd_split_whole(of, place.index), key, t, batch, b));
     }
     gidd_batch_index(batch, loader->shape.vocab.V, batch->rows);
     return GIDD_OK;

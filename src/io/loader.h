@@ -21,6 +21,10 @@
  * by the same rule with the evaluation seed, each in order, and ends before the first of them would: any beginning of
  * it has the mix's proportions too.
  *
+ * Documents that are left out (damaged ones) cost no other sample its place: where an example of theirs is due, the
+ * example as many places on as the damaged stretch is long stands in for it, until it is a whole one. Which one that
+ * is follows from the list of documents alone, and every sample that would not have met the damage stays what it was.
+ *
  * Windows (SPEC section 12): BOS and EOS around the document unless already there; longer than T: a
  * random window of T ids, never the last one unless max_add_padding > 0; shorter: PAD on the right,
  * attention mask 0 there. Only the ids of the window are read.
@@ -46,6 +50,8 @@ typedef struct gidd_source {
     int64_t valid_documents; /* the last ones are the validation split */
     int32_t vocab_size;      /* the tokenizer's base ids */
     int has_specials;        /* 0: no document holds BOS or EOS, as in shards: saves two reads */
+    const gidd_ranges *left_out; /* documents that are never read, only asked for their length; settled, borrowed
+                                    as the context is; NULL: none */
     gidd_status (*length)(void *context, int64_t document, int64_t *tokens_p);
     /* ids[0..count) = document[first .. first+count), first + count <= length */
     gidd_status (*read)(void *context, int64_t document, int64_t first, int64_t count,
@@ -90,7 +96,7 @@ typedef struct gidd_loader gidd_loader;
 
 /* Checks the arguments and, in the modes PADDED and PACKED, reads all lengths to count the rows.
  * Errors: CONFIG (no training document, a schedule over another vocabulary, a value out of range, sources of
- * different vocabularies, a weight below 1/1024 of the sum),
+ * different vocabularies, a weight below 1/1024 of the sum), CORRUPT (every document of a split is left out),
  * what the source returns, NOMEM. *loader_p is owned by the caller. Local. */
 gidd_status gidd_loader_open(const gidd_loader_args *args, gidd_loader **loader_p);
 void gidd_loader_close(gidd_loader *loader);

@@ -235,12 +235,78 @@ static gidd_status count_rows(const gidd_row_shape *shape, const gidd_split *of,
     return GIDD_OK;
 }
 
+// Rows of one group of concatenated documents that hold ids of its documents [first, end).
+static gidd_status leave_out_packed(const gidd_row_shape *shape, gidd_split *of, int64_t unit, int64_t first, int64_t end)
+{
+    int64_t ids = 0, from = 0, length = 0;
+    for (int64_t d = unit * PACKED_DOCUMENTS; d < end; d++) {
+        from = d == first ? ids : from;
+        GIDD_TRY(read_length(of->source, of->first_document + d, &length));
+        ids += length + 1;
+    }
+    int64_t rows = of->rows_before[unit + 1] - of->rows_before[unit], last = (ids + shape->T - 1) / shape->T;
+    return gidd_ranges_add(&of->left_out, of->rows_before[unit] + from / shape->T,
+                           of->rows_before[unit] + (last < rows ? last : rows));
+}
+
+// Examples with ids of the split's documents [first, end).
+static gidd_status leave_out(const gidd_row_shape *shape, gidd_split *of, int64_t first, int64_t end)
+{
+    if (shape->window == GIDD_WINDOW_DOCUMENT) {
+        return gidd_ranges_add(&of->left_out, first, end);
+    }
+    if (shape->window == GIDD_WINDOW_PADDED) {
+        return gidd_ranges_add(&of->left_out, of->rows_before[first], of->rows_before[end]);
+    }
+    for (int64_t unit = first / PACKED_DOCUMENTS; unit * PACKED_DOCUMENTS < end; unit++) {
+        int64_t start = unit * PACKED_DOCUMENTS, next = start + PACKED_DOCUMENTS;
+        GIDD_TRY(leave_out_packed(shape, of, unit, first > start ? first : start, end < next ? end : next));
+    }
+    return GIDD_OK;
+}
+
+static gidd_status find_left_out(const gidd_row_shape *shape, gidd_split *of)
+{
+    const gidd_ranges *documents = of->source->left_out;
+    for (int64_t i = 0; documents != NULL && i < documents->count; i++) {
+        int64_t first = documents->at[i].first - of->first_document, end = documents->at[i].end - of->first_document;
+        first = first > 0 ? first : 0;
+        end = end < of->documents ? end : of->documents;
+        if (first < end) {
+            GIDD_TRY(leave_out(shape, of, first, end));
+        }
+    }
+    gidd_ranges_settle(&of->left_out);
+    if (of->examples > 0 && gidd_ranges_total(&of->left_out, 0, of->examples) == of->examples) {
+        return gidd_fail(GIDD_ERR_CORRUPT, "documents %lld to %lld are all left out as damaged",
+                         (long long)of->first_document, (long long)(of->first_document + of->documents - 1));
+    }
+    return GIDD_OK;
+}
+
+// Going on from range to range cannot come back to where it began: that would take as many steps as there are
+// examples for every time around, and the ranges, each met at most once a time, are fewer together.
+int64_t gidd_split_whole(const gidd_split *of, int64_t example)
+{
+    const gidd_range *hole;
+    while ((hole = gidd_ranges_find(&of->left_out, example)) != NULL) {
+        example = (example + hole->end - hole->first) % of->examples;
+    }
+    return example;
+}
+
+void gidd_split_release(gidd_split *of)
+{
+    free(of->rows_before);
+    gidd_ranges_release(&of->left_out);
+}
+
 gidd_status gidd_split_open(const gidd_row_shape *shape, const gidd_source *source, int64_t first, int64_t documents,
                               gidd_split *of)
 {
     *of = (gidd_split){.source = source, .first_document = first, .documents = documents, .examples = documents};
     if (shape->window == GIDD_WINDOW_DOCUMENT) {
-        return GIDD_OK;
+        return find_left_out(shape, of);
     }
     of->units = shape->window == GIDD_WINDOW_PACKED
                     ? (documents + PACKED_DOCUMENTS - 1) / PACKED_DOCUMENTS
@@ -256,5 +322,5 @@ gidd_status gidd_split_open(const gidd_row_shape *shape, const gidd_source *sour
         of->rows_before[unit + 1] = of->rows_before[unit] + rows;
     }
     of->examples = of->rows_before[of->units];
-    return GIDD_OK;
+    return find_left_out(shape, of);
 }

@@ -25,6 +25,7 @@ typedef struct gidd_split {
     int64_t examples;
     int64_t *rows_before; /* [units + 1] examples before a unit; NULL in mode DOCUMENT */
     int64_t units;        /* PADDED: documents; PACKED: groups of 1024 */
+    gidd_ranges left_out; /* examples with ids of documents that are left out */
 } gidd_split;
 
 /* Where a row's random numbers come from. */
@@ -43,10 +44,14 @@ typedef struct gidd_row {
 } gidd_row;
 
 /* Counts the examples of `documents` documents from `first` on; reads their lengths in the modes PADDED and PACKED.
- * The caller frees of->rows_before, also after a failure. Errors: the source's, CORRUPT (an empty document), NOMEM.
- * Local. */
+ * The caller releases it, also after a failure. Errors: the source's, CORRUPT (an empty document; all are left out),
+ * NOMEM. Local. */
 gidd_status gidd_split_open(const gidd_row_shape *shape, const gidd_source *source, int64_t first, int64_t documents,
                             gidd_split *of);
+void gidd_split_release(gidd_split *of);
+
+/* The example that stands in for `example`: itself, unless it is left out. Local. */
+int64_t gidd_split_whole(const gidd_split *of, int64_t example);
 
 /* Writes example `example` of a split. Errors: the source's, CORRUPT (an empty document, an id out of range), ARG
  * (out->start is not below its bound). Local. */

@@ -24,6 +24,7 @@
 
 #include "base/status.h"
 #include "io/digest.h" // GIDD_DIGEST_SIZE: 32 digits and a NUL
+#include "io/ranges.h"
 
 #include <stdint.h>
 
@@ -83,9 +84,15 @@ gidd_status gidd_shard_set_read(gidd_shard_set *set, int64_t document, int64_t f
                                 uint16_t *ids);
 
 /* Proves one shard: size and digest of its file, format, attributes, every chunk, order of the
- * offsets, range of the ids, digest of the contents, all against its entry. CORRUPT names shard and
- * dataset. Reads the whole file. Local; thread-safe. */
-gidd_status gidd_shard_set_verify(gidd_shard_set *set, int64_t shard);
+ * offsets, range of the ids, digest of the contents, all against its entry. CORRUPT names file, dataset, chunk and
+ * documents. Reads the whole file. With `damaged` a chunk of ids that is damaged is no failure but a warning, and the
+ * set's documents that touch it are added there (not settled); what cannot be put down to such chunks is CORRUPT all
+ * the same. Local; thread-safe. */
+gidd_status gidd_shard_set_verify(gidd_shard_set *set, int64_t shard, gidd_ranges *damaged);
+
+/* Adds size, times and inode of every file to a digest: equal ones mean that nobody has written to, replaced or moved
+ * a file in between, which finds no bits that fell over by themselves. Errors: MISSING, IO, NOMEM. Local. */
+gidd_status gidd_shard_set_stamp(const gidd_shard_set *set, gidd_digest *digest);
 
 /* ------------------------------------------------------------------ writing one shard */
 
@@ -109,10 +116,10 @@ gidd_status gidd_shard_writer_commit(gidd_shard_writer *writer, gidd_shard_entry
 /* Frees the writer; without a commit the temporary file is removed. NULL is ignored. Local. */
 void gidd_shard_writer_destroy(gidd_shard_writer *writer);
 
-/* Proves the shard file `path` against `entry`, as gidd_shard_set_verify does. Local; thread-safe.
- */
-gidd_status gidd_shard_file_verify(const char *path, const gidd_shard_entry *entry,
-                                   const char *tokenizer_digest, int32_t vocab_size);
+/* Proves the shard file `path` against `entry`, as gidd_shard_set_verify does; documents in `damaged` are numbered
+ * within the shard. Local; thread-safe. */
+gidd_status gidd_shard_file_verify(const char *path, const gidd_shard_entry *entry, const char *tokenizer_digest,
+                                   int32_t vocab_size, gidd_ranges *damaged);
 
 /* ------------------------------------------------------------------ writing the index */
 

@@ -30,28 +30,46 @@ struct gidd_shard_set {
     int64_t tick;
 };
 
+static gidd_status stat_shard(const gidd_shard_set *set, int64_t s, char name[24], struct stat *facts)
+{
+    gidd_shard_name(s, name);
+    char *path = gidd_path_join(set->dir, name);
+    if (path == NULL) {
+        return gidd_fail(GIDD_ERR_NOMEM, "no memory for the name of shard %lld", (long long)s);
+    }
+    int failed = stat(path, facts) != 0;
+    int reason = errno;
+    free(path);
+    return !failed ? GIDD_OK
+                   : gidd_fail(reason == ENOENT ? GIDD_ERR_MISSING : GIDD_ERR_IO, "%s/%s: %s", set->dir, name,
+                               strerror(reason));
+}
+
 static gidd_status check_sizes(const gidd_shard_set *set)
 {
     for (int64_t s = 0; s < set->info.shard_count; s++) {
         char name[24];
         struct stat facts;
-        gidd_shard_name(s, name);
-        char *path = gidd_path_join(set->dir, name);
-        if (path == NULL) {
-            return gidd_fail(GIDD_ERR_NOMEM, "no memory for the name of shard %lld", (long long)s);
-        }
-        int failed = stat(path, &facts) != 0;
-        int reason = errno;
-        free(path);
-        if (failed) {
-            return gidd_fail(reason == ENOENT ? GIDD_ERR_MISSING : GIDD_ERR_IO, "%s/%s: %s",
-                             set->dir, name, strerror(reason));
-        }
+        GIDD_TRY(stat_shard(set, s, name, &facts));
         if (facts.st_size != set->entries[s].file_bytes) {
             return gidd_fail(GIDD_ERR_CORRUPT, "%s/%s has %lld bytes, the index says %lld",
                              set->dir, name, (long long)facts.st_size,
                              (long long)set->entries[s].file_bytes);
         }
+    }
+    return GIDD_OK;
+}
+
+gidd_status gidd_shard_set_stamp(const gidd_shard_set *set, gidd_digest *digest)
+{
+    for (int64_t s = 0; s < set->info.shard_count; s++) {
+        char name[24], line[256];
+        struct stat facts;
+        GIDD_TRY(stat_shard(set, s, name, &facts));
+        int used = snprintf(line, sizeof line, "%s %lld %lld.%09ld %lld.%09ld %llu\n", name, (long long)facts.st_size,
+                            (long long)facts.st_mtim.tv_sec, facts.st_mtim.tv_nsec, (long long)facts.st_ctim.tv_sec,
+                            facts.st_ctim.tv_nsec, (unsigned long long)facts.st_ino);
+        gidd_digest_update(digest, line, (size_t)used);
     }
     return GIDD_OK;
 }
@@ -287,9 +305,10 @@ gidd_status gidd_shard_set_read(gidd_shard_set *set, int64_t document, int64_t f
     return status;
 }
 
-gidd_status gidd_shard_set_verify(gidd_shard_set *set, int64_t shard)
+gidd_status gidd_shard_set_verify(gidd_shard_set *set, int64_t shard, gidd_ranges *damaged)
 {
     char name[24];
+    int64_t before = damaged != NULL ? damaged->count : 0;
     if (shard < 0 || shard >= set->info.shard_count) {
         return gidd_fail(GIDD_ERR_ARG, "shard %lld of %lld", (long long)shard,
                          (long long)set->info.shard_count);
@@ -300,7 +319,11 @@ gidd_status gidd_shard_set_verify(gidd_shard_set *set, int64_t shard)
         return gidd_fail(GIDD_ERR_NOMEM, "no memory to verify %s", name);
     }
     gidd_status status = gidd_shard_file_verify(path, &set->entries[shard],
-                                                set->info.tokenizer_digest, set->info.vocab_size);
+                                                set->info.tokenizer_digest, set->info.vocab_size, damaged);
     free(path);
+    for (int64_t i = before; damaged != NULL && i < damaged->count; i++) {
+        damaged->at[i].first += set->first_document[shard];
+        damaged->at[i].end += set->first_document[shard];
+    }
     return status;
 }

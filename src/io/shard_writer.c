@@ -381,7 +381,7 @@ gidd_status gidd_shard_writer_commit(gidd_shard_writer *writer, gidd_shard_entry
     GIDD_TRY(gidd_digest_file(writer->temporary, entry.file_digest, &size));
     entry.file_bytes = (int64_t)size;
     GIDD_TRY(gidd_shard_file_verify(writer->temporary, &entry, writer->tokenizer_digest,
-                                    writer->vocab_size));
+                                    writer->vocab_size, NULL));
     GIDD_TRY(gidd_file_commit(writer->temporary, writer->path));
     *entry_p = entry;
     return GIDD_OK;

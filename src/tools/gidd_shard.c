@@ -315,7 +315,7 @@ static gidd_status verify_share(gidd_shard_set *set, const gidd_comm *comm)
     gidd_error first = {0};
     int64_t count = gidd_shard_set_info(set)->shard_count;
     for (int64_t s = gidd_comm_rank(comm); s < count; s += gidd_comm_size(comm)) {
-        gidd_status found = gidd_shard_set_verify(set, s);
+        gidd_status found = gidd_shard_set_verify(set, s, NULL);
         if (found == GIDD_OK) {
             continue;
         }

@@ -121,5 +121,6 @@ gidd_status gidd_worker_join(gidd_worker *worker)
     GIDD_TRY(gidd_comm_agree(worker->world, worker->is_coordinator ? take_directory(worker) : GIDD_OK));
     gidd_watch_point(worker->watch, GIDD_WATCH_STARTUP, 0, "data");
     GIDD_TRY(prepare_data(worker));
-    return compare_data(worker);
+    GIDD_TRY(compare_data(worker));
+    return gidd_worker_check_data(worker);
 }

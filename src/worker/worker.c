@@ -155,6 +155,10 @@ static gidd_status open_coordinator(gidd_worker *worker)
             local = gidd_journal_event(gidd_coordinator_journal(worker->coordinator), worker->first_step,
                                        worker->resumed ? "resume" : "start", worker->device_text);
         }
+        if (local == GIDD_OK && worker->left_out[0] != '\0') {
+            local = gidd_journal_event(gidd_coordinator_journal(worker->coordinator), worker->first_step, "bad_chunks",
+                                       worker->left_out);
+        }
         if (local == GIDD_OK && worker->origin[0] != '\0') {
             local = gidd_journal_event(gidd_coordinator_journal(worker->coordinator), worker->first_step, "init",
                                        worker->origin);

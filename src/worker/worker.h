@@ -82,6 +82,7 @@ typedef struct gidd_worker {
     int64_t                 completed;      /* steps completed          */
     int                     resumed;
     gidd_coordinator_mark   resume_mark;
+    char                    left_out[256];  /* how many documents are, as damaged; "": none */
     char                    origin[512];    /* what the parameters started from; "": random, or resumed */
     char                    device_text[256];
     char                   *config_text;    /* owned */
@@ -90,6 +91,10 @@ typedef struct gidd_worker {
 
 /* join.c: build and configuration are the same everywhere; run directory and lock; data are there. Collective. */
 gidd_status gidd_worker_join(gidd_worker *worker);
+
+/* data_check.c: the shards are proven, or known to have been (data.verify); what data.on_bad_chunk leaves out is known.
+ * CORRUPT names file, dataset, chunk and documents. Collective. */
+gidd_status gidd_worker_check_data(gidd_worker *worker);
 
 /* build.c: parameters' table, schedule and loader on all ranks; device, model, optimizer, buckets where there is
  * a slice. Collective. */

@@ -105,6 +105,7 @@ Test(config, wrong_values_say_where_and_what)
         {"loss: {min_weight: 3}\n", {"loss.min_weight", "loss.max_weight", NULL}},
         {"training: {steps: 10000}\n", {"optimizer.warmup_steps", "training.steps", NULL}},
         {"training: {global_batch: 8, micro_batch: 9}\n", {"training.micro_batch", "training.global_batch", NULL}},
+        {"data: {verify: never, on_bad_chunk: skip}\n", {"data.on_bad_chunk", "data.verify is never", NULL}},
         {"model: {p_uniform: 0.1}\nloss: {skip_clean_rows: on}\n",
          {"loss.skip_clean_rows", "teach the model to see wrong tokens", NULL}},
         {"loss: {skip_clean_rows: on, min_weight: 0.01}\n", {"loss.skip_clean_rows", "loss.min_weight 0.01", NULL}},

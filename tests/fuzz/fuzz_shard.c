@@ -11,7 +11,7 @@
 #include <string.h>
 
 static const char tokenizer[] = "0123456789abcdef0123456789abcdef";
-enum { VOCAB = 273, DOCUMENTS_MAX = 1 << 16 };
+enum { VOCAB = 273, DOCUMENTS_MAX = 1 << 16, TOKENS_MAX = 1 << 22 };
 
 typedef struct bytes {
     const uint8_t *at, *end;
@@ -25,7 +25,7 @@ static uint8_t take(bytes *b)
 static int64_t take_number(bytes *b, int64_t usual)
 {
     uint8_t how = take(b);
-    return how < 128 ? usual : how < 160 ? usual + (int64_t)take(b) - 128 : how < 180 ? INT64_MAX - take(b) : -(int64_t)take(b);
+    return how < 128 ? usual : how < 160 ? (int64_t)((uint64_t)usual + take(b) - 128) : how < 180 ? INT64_MAX - take(b) : -(int64_t)take(b);
 }
 
 static void put_number(bytes *b, hid_t file, const char *name, int64_t usual)
@@ -89,7 +89,7 @@ static void make_shard(bytes *b, const char *path)
     hsize_t  documents = take(b) % 15, count = 0;
     hid_t    file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
     for (hsize_t d = 0; d < documents; d++) {
-        offsets[d + 1] = (uint64_t)take_number(b, (int64_t)offsets[d] + 1 + take(b) % 16);
+        offsets[d + 1] = (uint64_t)take_number(b, (int64_t)(offsets[d] + 1 + take(b) % 16));
         count = offsets[d + 1] < 256 ? offsets[d + 1] : 255;
     }
     for (hsize_t i = 0; i < count; i++) {
@@ -106,12 +106,16 @@ static void make_shard(bytes *b, const char *path)
     (void)H5Fclose(file);
 }
 
-static void use_shard(const char *path)
+// Returns what the index would have to say of it; document_count -1: no shard.
+static gidd_shard_entry use_shard(const char *path)
 {
-    gidd_shard_file file = GIDD_SHARD_FILE_CLOSED;
+    gidd_shard_entry entry = {.document_count = -1};
+    gidd_shard_file  file = GIDD_SHARD_FILE_CLOSED;
     if (gidd_shard_file_open(path, "fuzz", tokenizer, VOCAB, &file) != GIDD_OK) {
-        return;
+        return entry;
     }
+    entry.document_count = file.document_count;
+    entry.token_count = file.token_count;
     FUZZ_CHECK(file.document_count >= 0 && file.token_count >= 0);
     if (file.document_count < DOCUMENTS_MAX) {
         uint64_t *offsets = malloc(((size_t)file.document_count + 1) * sizeof *offsets);
@@ -127,6 +131,22 @@ static void use_shard(const char *path)
     int64_t  some = file.token_count < 64 ? file.token_count : 64;
     (void)!gidd_shard_file_tokens(&file, "fuzz", file.token_count - some, some, ids);
     gidd_shard_file_close(&file);
+    return entry;
+}
+
+// Whatever is damaged in it, what is to be left out are documents that it has.
+static void prove_shard(const char *path, const gidd_shard_entry *entry)
+{
+    gidd_ranges damaged = {0};
+    if (entry->document_count < 0 || entry->document_count >= DOCUMENTS_MAX || entry->token_count >= TOKENS_MAX) {
+        return;
+    }
+    (void)!gidd_shard_file_verify(path, entry, tokenizer, VOCAB, &damaged);
+    for (int64_t i = 0; i < damaged.count; i++) {
+        FUZZ_CHECK(damaged.at[i].first >= 0 && damaged.at[i].first < damaged.at[i].end);
+        FUZZ_CHECK(damaged.at[i].end <= entry->document_count);
+    }
+    gidd_ranges_release(&damaged);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -137,7 +157,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size > 0 && data[0] % 2 == 1) {
         make_shard(&b, path);
     }
-    use_shard(path);
+    gidd_shard_entry entry = use_shard(path);
     gidd_hdf5_unlock();
+    prove_shard(path, &entry);
     return 0;
 }

@@ -69,22 +69,24 @@ build_target() {
 }
 
 run_target() {
-    local target=$1 seconds=$2 leaks=1
+    local target=$1 seconds=$2 leaks=1 tmp
     local -a more=()
-    mkdir -p "$out/found/$target" "$out/crash" "$out/tmp"
+    mkdir -p "$out/found/$target" "$out/crash"
+    tmp=$(mktemp -d "$([[ -w /dev/shm ]] && echo /dev/shm || echo "$PWD/$out")/gidd-fuzz-run-XXXXXX") # files of an input: 4 MiB each with state
     [[ ! -e tests/fuzz/$target.dict ]] || more+=("-dict=tests/fuzz/$target.dict")
     [[ "$target" != state ]] || leaks=0 # MPI's
     [[ "$target" != bpe_files ]] || more+=(-max_len=65536)
-    if ! TMPDIR="$PWD/$out/tmp" ASAN_OPTIONS="detect_leaks=$leaks" "$out/fuzz_$target" "-max_total_time=$seconds" -timeout=10 -rss_limit_mb=2048 \
+    if ! TMPDIR=$tmp ASAN_OPTIONS="detect_leaks=$leaks" "$out/fuzz_$target" "-max_total_time=$seconds" -timeout=10 -rss_limit_mb=2048 \
         -artifact_prefix="$out/crash/$target-" -print_final_stats=1 "${more[@]}" \
         "$out/found/$target" "tests/fuzz/corpus/$target" >"$out/$target.log" 2>&1; then
         tail -n 60 "$out/$target.log"
+        rm -rf "$tmp"
         die 1 "$target: a crash, its input is in $out/crash"
     fi
     awk -v target="$target" -v seconds="$seconds" '/stat::number_of_executed_units/ { runs = $2 }
         match($0, /cov: [0-9]+/) { coverage = substr($0, RSTART + 5, RLENGTH - 5) }
         END { printf "%-10s %6d s %10d runs, coverage %d, no crash\n", target, seconds, runs, coverage }' "$out/$target.log"
-    rm -rf "$out/tmp"
+    rm -rf "$tmp"
 }
 
 main() {

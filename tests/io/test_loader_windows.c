@@ -199,3 +199,116 @@ Test(loader_windows, packed_mode_runs_documents_together)
     cr_assert(gidd_loader_valid_examples(loader) > 0);
     gidd_loader_close(loader);
 }
+
+/* ------------------------------------------------------------------ documents that are left out */
+
+// Every sample of three epochs: none shows a document that is left out, and those that never would have are as they are
+// without damage.
+static void check_left_out(library *lib, gidd_window_mode window, gidd_ranges *left_out)
+{
+    library whole = *lib;
+    gidd_loader_args args = loader_args(lib, 7), intact = loader_args(&whole, 7);
+    args.window = intact.window = window;
+    args.source.left_out = left_out;
+    gidd_loader *loader = open_loader(args), *other = open_loader(intact);
+    int64_t examples = gidd_loader_train_examples(loader), same = 0, stood_in = 0;
+    cr_assert_eq(examples, gidd_loader_train_examples(other));
+    gidd_batch a = make_batch(12), b = make_batch(12), part = make_batch(5);
+    for (int64_t step = 0; step * 12 < 3 * examples; step++) {
+        memset(lib->shown, 0, sizeof lib->shown);
+        cr_assert(gidd_loader_build(loader, step, 0, &a) == GIDD_OK);
+        for (int64_t d = 0; d < lib->count; d++) {
+            cr_assert(gidd_ranges_find(left_out, d) == NULL || lib->shown[d] == 0, "document %ld", (long)d);
+        }
+        cr_assert(gidd_loader_build(loader, step, 4, &part) == GIDD_OK);
+        for (int64_t i = 0; i < 5; i++) { // nor does it matter how a step is split
+            assert_same_row(&part, i, &a, 4 + i);
+        }
+        for (int64_t i = 0; i < 12; i++) { // one row of the other at a time, to see what it reads
+            gidd_batch row = make_batch(1);
+            memset(whole.shown, 0, sizeof whole.shown);
+            cr_assert(gidd_loader_build(other, step, i, &row) == GIDD_OK);
+            int met = 0;
+            for (int64_t d = 0; d < lib->count; d++) {
+                met |= whole.shown[d] > 0 && gidd_ranges_find(left_out, d) != NULL;
+            }
+            // a row may have no more of a document than the ids around it
+            int edge = window != GIDD_WINDOW_DOCUMENT && (row.x[T - 1] == BOS || row.x[0] == BOS || row.x[0] == PAD);
+            if (!met && !(edge && memcmp(a.x + i * T, row.x, T * sizeof *row.x) != 0)) {
+                assert_same_row(&a, i, &row, 0);
+                same++;
+            } else {
+                stood_in += memcmp(a.x + i * T, row.x, T * sizeof *row.x) != 0;
+            }
+            free(row.memory);
+        }
+    }
+    cr_assert(same > 0 && stood_in > 0, "%ld and %ld", (long)same, (long)stood_in);
+    for (int64_t i = 0; i < gidd_loader_valid_examples(loader); i++) { // evaluation as well
+        memset(lib->shown, 0, sizeof lib->shown);
+        cr_assert(gidd_loader_build_eval(loader, i, 1, 0, &b) == GIDD_OK);
+        for (int64_t d = 0; d < lib->count; d++) {
+            cr_assert(gidd_ranges_find(left_out, d) == NULL || lib->shown[d] == 0, "document %ld", (long)d);
+        }
+    }
+    free(a.memory);
+    free(b.memory);
+    free(part.memory);
+    gidd_loader_close(loader);
+    gidd_loader_close(other);
+}
+
+Test(loader_windows, documents_that_are_left_out_are_never_read)
+{
+    const gidd_window_mode windows[] = {GIDD_WINDOW_DOCUMENT, GIDD_WINDOW_PADDED, GIDD_WINDOW_PACKED};
+    for (int k = 0; k < 3; k++) {
+        library lib;
+        gidd_ranges left_out = {0};
+        fill_library(&lib, 60);
+        cr_assert(gidd_ranges_add(&left_out, 20, 22) == GIDD_OK);
+        cr_assert(gidd_ranges_add(&left_out, 0, 1) == GIDD_OK);
+        cr_assert(gidd_ranges_add(&left_out, 52, 54) == GIDD_OK); // over the edge of the validation split
+        gidd_ranges_settle(&left_out);
+        check_left_out(&lib, windows[k], &left_out);
+        gidd_ranges_release(&left_out);
+    }
+}
+
+Test(loader_windows, a_split_of_damage_alone_is_refused)
+{
+    library lib;
+    gidd_loader *loader = NULL;
+    gidd_ranges left_out = {0};
+    fill_library(&lib, 20);
+    gidd_loader_args args = loader_args(&lib, 3);
+    cr_assert(gidd_ranges_add(&left_out, 0, 16) == GIDD_OK);
+    args.source.left_out = &left_out;
+    gidd_loader *almost = open_loader(args); // one document for everything
+    gidd_batch batch = make_batch(12);
+    cr_assert(gidd_loader_build(almost, 3, 0, &batch) == GIDD_OK);
+    free(batch.memory);
+    gidd_loader_close(almost);
+    left_out.at[0].end = 17;
+    cr_assert(gidd_loader_open(&args, &loader) == GIDD_ERR_CORRUPT);
+    cr_assert_null(loader);
+    gidd_ranges_release(&left_out);
+}
+
+Test(loader_windows, ranges_are_joined_and_found)
+{
+    gidd_ranges ranges = {0};
+    const int64_t given[][2] = {{30, 40}, {5, 7}, {7, 9}, {35, 36}, {20, 20}, {38, 45}, {50, 51}};
+    for (size_t i = 0; i < sizeof given / sizeof *given; i++) {
+        cr_assert(gidd_ranges_add(&ranges, given[i][0], given[i][1]) == GIDD_OK);
+    }
+    gidd_ranges_settle(&ranges);
+    cr_assert_eq(ranges.count, 3);
+    for (int64_t n = -1; n < 60; n++) {
+        int expected = (n >= 5 && n < 9) || (n >= 30 && n < 45) || n == 50;
+        cr_assert_eq(gidd_ranges_find(&ranges, n) != NULL, expected, "%ld", (long)n);
+        cr_assert_eq(gidd_ranges_total(&ranges, n, n + 1), expected);
+    }
+    cr_assert_eq(gidd_ranges_total(&ranges, 6, 41), 3 + 11);
+    gidd_ranges_release(&ranges);
+    cr_assert_null(gidd_ranges_find(&ranges, 0));
+}

@@ -140,7 +140,7 @@ Test(shard, documents_come_back)
     }
     cr_assert_eq(info->token_count, tokens);
     for (int64_t s = 0; s < SHARDS; s++) {
-        cr_assert_eq(gidd_shard_set_verify(set, s), GIDD_OK, "%s", gidd_error_last()->text);
+        cr_assert_eq(gidd_shard_set_verify(set, s, NULL), GIDD_OK, "%s", gidd_error_last()->text);
     }
     gidd_shard_set_close(set);
 }
@@ -274,7 +274,7 @@ static gidd_status verify_all(void)
     gidd_shard_set *set = NULL;
     gidd_status status = gidd_shard_set_open(folder, &set);
     for (int64_t s = 0; status == GIDD_OK && s < SHARDS; s++) {
-        status = gidd_shard_set_verify(set, s);
+        status = gidd_shard_set_verify(set, s, NULL);
     }
     gidd_shard_set_close(set);
     return status;
@@ -329,6 +329,36 @@ Test(shard, every_flipped_byte_is_found)
     free(copy);
 }
 
+// One chunk of shard 2 is damaged, in the ids of `document`: what is to be left out is what has ids in that chunk, the
+// failure without a list names the same documents, and an intact shard adds nothing.
+static void check_damaged_documents(gidd_shard_set *set, int64_t document)
+{
+    enum { CHUNK = 16384 };
+    gidd_ranges damaged = {0};
+    char expected[128];
+    int64_t before = DOCUMENTS / 3, start = 0, first = -1, end = -1;
+    for (int64_t d = before; d < document; d++) {
+        start += length_of(d);
+    }
+    int64_t chunk = start / CHUNK, at = 0;
+    for (int64_t d = before; d < DOCUMENTS; at += length_of(d++)) {
+        int touches = at < (chunk + 1) * CHUNK && at + length_of(d) > chunk * CHUNK;
+        first = touches && first < 0 ? d : first;
+        end = touches ? d + 1 : end;
+    }
+    cr_assert_eq(gidd_shard_set_verify(set, 2, NULL), GIDD_ERR_CORRUPT);
+    (void)snprintf(expected, sizeof expected, "chunk %ld of dataset tokens, with ids of documents %ld to %ld", (long)chunk,
+                   (long)(first - before), (long)(end - 1 - before));
+    cr_assert_not_null(strstr(gidd_error_last()->text, expected), "%s: not '%s'", gidd_error_last()->text, expected);
+    for (int64_t s = 0; s < SHARDS; s++) {
+        cr_assert_eq(gidd_shard_set_verify(set, s, &damaged), GIDD_OK, "%s", gidd_error_last()->text);
+    }
+    cr_assert_eq(damaged.count, 1);
+    cr_assert(damaged.at[0].first == first && damaged.at[0].end == end, "%ld to %ld, not %ld to %ld", (long)damaged.at[0].first,
+              (long)damaged.at[0].end, (long)first, (long)end);
+    gidd_ranges_release(&damaged);
+}
+
 Test(shard, a_damaged_chunk_names_its_dataset)
 {
     size_t size = 0;
@@ -347,6 +377,7 @@ Test(shard, a_damaged_chunk_names_its_dataset)
     cr_assert_not_null(strstr(gidd_error_last()->text, "shard-00002.h5: dataset tokens"), "%s",
                        gidd_error_last()->text);
     gidd_shard_set *set = open_set(folder);
+    check_damaged_documents(set, DOCUMENTS / 3 + 40);
     uint16_t ids[4];
     cr_assert_eq(gidd_shard_set_read(set, DOCUMENTS / 3 + 40, 0, 4, ids), GIDD_ERR_CORRUPT);
     cr_assert_not_null(strstr(gidd_error_last()->text, "document 140"), "%s",
@@ -492,7 +523,7 @@ Test(shard, the_first_version_stays_readable)
     cr_assert_eq(gidd_shard_set_info(set)->valid_documents, 1);
     cr_assert_str_eq(gidd_shard_set_info(set)->data_digest, "ed39fb7c1892de9565dd7ac59d6f2786");
     cr_assert_str_eq(gidd_shard_set_entry(set, 0)->digest, "ebbace7a9a45f56e8c1052a50f20ff5b");
-    cr_assert_eq(gidd_shard_set_verify(set, 0), GIDD_OK, "%s", gidd_error_last()->text);
+    cr_assert_eq(gidd_shard_set_verify(set, 0, NULL), GIDD_OK, "%s", gidd_error_last()->text);
     for (int64_t d = 0; d < 4; d++) {
         check_window(set, d, 0, length_of(d));
     }

@@ -41,6 +41,6 @@ PY
 before=$(find future | sort)
 expect 69 "format version 999, this program reads 1" "$bin/gidd-checkpoint" inspect future
 expect 69 "format version 999, this program reads 1" "$bin/gidd-worker" --config config.yaml run.dir=future
-rm -f future/config.yaml
+rm -f future/config.yaml future/data.verified
 [[ $(find future | sort) == "$before" ]] || die "the later checkpoint was touched"
 printf 'ok: version 1 is read, a later one refused\n'
