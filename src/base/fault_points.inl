@@ -12,7 +12,8 @@
  *        VALUE   a number to spoil, for kinds nan and flip; no kill
  * WHERE  ALL     every rank that trains or writes
  *        FIRST   the coordinator (gidd-shard: rank 0) alone
- *        SOME    whoever has that to do: blocks of several ranks, a damaged checkpoint
+ *        SOME    whoever has that to do: blocks of several ranks (with comm.zero=on, and there rank 0 if there is one
+ *                block a section), a damaged checkpoint
  */
 #define GIDD_FAULT_POINTS(X)                                                                                        \
     X(order, STEP, ALL, "an order has arrived")                                                                     \

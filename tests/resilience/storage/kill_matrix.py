@@ -28,9 +28,14 @@ def commit_faults(name):
 def single_kills(ranks):
     moments = {"STEP": step_faults, "COMMIT": commit_faults}
     return [(f"kill:rank={rank},point={name},{moment}", None)
-            for name, group, where in driver.fault_points() if group in moments and where != "SOME"
+            for name, group, where in driver.fault_points() if group in moments
             for rank in (range(ranks) if where == "ALL" else [0])
             for moment in moments[group](name)]
+
+
+def overrides(kill):
+    """Blocks of several ranks are there only where ranks hold pieces; rank 0 has the beginning of each, and seals it."""
+    return ["comm.zero=on"] if "ckpt_seal" in kill else []
 
 
 def double_kills(ranks):
@@ -54,7 +59,7 @@ def damage_newest(bench, name):
 
 def run_case(bench, tally, whole, case):
     kill, again = case
-    name, words, keep = "run", f"{kill}{' then ' + again if again else ''}", []
+    name, words, keep = "run", f"{kill}{' then ' + again if again else ''}", overrides(kill)
     quarantine = again is not None and "quarantine" in again
     if quarantine:  # two checkpoints are needed; the last commit of the run is killed
         keep = ["checkpoint.keep_last=3"]
@@ -77,7 +82,7 @@ def run_case(bench, tally, whole, case):
         if second.code != 0 and not second.struck:
             return tally.failed(words, f"the second start ended with {second.code}", second.text)
         safe = max(safe, second.safe)
-    last = bench.train(name)
+    last = bench.train(name, *overrides(kill))
     if last.code != 0:
         return tally.failed(words, f"the next start ended with {last.code}", last.text)
     if "resuming" in last.text and last.resumed < safe:
