@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/cli.h"
 
+#include "base/clock.h"
 #include "base/version.h"
 
 #include <errno.h>
@@ -28,6 +29,7 @@ int gidd_cli_speaks(void)
 void gidd_cli_parse(const struct argp *argp, int argc, char **argv, unsigned flags, void *input)
 {
     argp_err_exit_status = gidd_status_exit_code(GIDD_ERR_USAGE);
+    (void)gidd_clock_seconds(); // times are told from here on, the launch of MPI included
     error_t error = argp_parse(argp, argc, argv, flags, NULL, input); // returns what it has not said itself
     if (error != 0) {
         gidd_status status = gidd_fail(error == ENOMEM ? GIDD_ERR_NOMEM : GIDD_ERR_USAGE, "%s for the command line",

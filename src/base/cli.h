@@ -31,7 +31,7 @@ extern const struct argp gidd_cli_argp;
 int gidd_cli_speaks(void);
 
 /* argp_parse for a program: a wrong command line ends the process with exit code 64, want of memory with 70, each with
- * one message; so does --help, with 0. Ranks that do not speak are silent. Local. */
+ * one message; so does --help, with 0. Ranks that do not speak are silent. Starts the clock that messages tell. Local. */
 void gidd_cli_parse(const struct argp *argp, int argc, char **argv, unsigned flags, void *input);
 
 /* Defaults, then the file (--config, else $GIDD_CONFIG, else ./gidd.yaml), then overrides, then the checks.

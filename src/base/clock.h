@@ -10,7 +10,7 @@
 /* Nanoseconds of CLOCK_MONOTONIC. Local. */
 int64_t gidd_clock_ns(void);
 
-/* Seconds since the first call in this process. Local. */
+/* Seconds since the first call in this process: programs make it in gidd_cli_parse. Local. */
 double gidd_clock_seconds(void);
 
 #endif
