@@ -95,6 +95,27 @@ class Cases:
             return False
         return good
 
+    def no_inodes(self):
+        """Bytes are left, but nothing can be created: told before step 1 where a file of the run is missing, and while
+        training as any checkpoint that has no room; never a crash, and what is there is whole."""
+        if not has_namespaces():
+            print("no_inodes: skipped: no user namespaces here")
+            return True
+        bench, o, good = self.bench, self.o, True
+        for inodes in (3, 6, 9, 12, 14):
+            disk = bench.work / f"inodes{inodes}"
+            disk.mkdir()
+            train = " ".join(shlex.quote(str(word)) for word in worker(bench, o, disk / "run"))
+            ended = driver.start(["unshare", "-Urm", "bash", "-c", f"""
+                mount -t tmpfs -o size=100m,nr_inodes={inodes} none {disk} || exit 99
+                {train}; code=$?
+                if compgen -G "{disk}/run/checkpoints/step-?????????" >/dev/null; then
+                    {o.bin}/gidd-checkpoint verify {disk}/run || exit 97
+                fi
+                exit $code"""])
+            good &= self.expect(f"{inodes} inodes", ended, (73, 74), "No space left on device")
+        return good
+
     # ---- before step 1
 
     def read_only(self):
