@@ -11,8 +11,8 @@ A model of the reference's own class, every parameter random, there and back:
      without, the published one (50258 rows, transformers' from_pretrained).
 
 CHECKOUT is a working copy of github.com/dvruette/gidd; none of its code is kept here. Skips (exit code 77) where
-torch, safetensors, transformers or the checkout is absent. Prints the largest differences; fails above 1e-3 of the
-logits' standard deviation.
+torch, safetensors, transformers 4 (in 5 the reference's class cannot be loaded) or the checkout is absent. Prints the
+largest differences; fails above 1e-3 of the logits' standard deviation.
 """
 import argparse
 import os
@@ -40,11 +40,14 @@ sys.path.insert(0, options.reference)
 try:
     import numpy as np
     import torch
+    import transformers
     from gidd.models.configuration_dit import DITConfig
     from gidd.models.modeling_dit import DIT
     from safetensors.torch import load_file, save_file
 except ImportError as missing:
     skip(str(missing))
+if transformers.__version__.split(".")[0] != "4":
+    skip(f"transformers {transformers.__version__}: the reference's class wants 4")
 
 D, L, H, C, T = SIZES[options.size]
 ROWS, V = (50304, 50259) if options.own_pad else (50258, 50258)
