@@ -118,7 +118,7 @@ static error_t parse_without_memory(int key, char *word, struct argp_state *stat
 {
     (void)word;
     (void)state;
-    return key == ARGP_KEY_INIT ? ENOMEM : ARGP_ERR_UNKNOWN;
+    return key == ARGP_KEY_END ? ENOMEM : ARGP_ERR_UNKNOWN;
 }
 
 Test(cli_exit, want_of_memory_70, .exit_code = 70)
