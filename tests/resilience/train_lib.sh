@@ -36,6 +36,35 @@ train() {
         >>"$work/$run.log" 2>&1 || rc=$?
 }
 
+# start RUN RANKS [overrides...]: one start in the background, $pid is mpirun's; returns when it trains, or is over with
+# nothing left to do. A kill before that may leave Open MPI's own start-up hanging.
+start() {
+    local run=$1 ranks=$2 known
+    shift 2
+    known=$(grep -c '"event":"\(start\|resume\)"' "$work/$run/journal.jsonl" 2>/dev/null || true)
+    mpirun -np "$ranks" "$bin/gidd-worker" --config "$work/config.yaml" "run.dir=$work/$run" "$@" >>"$work/$run.log" 2>&1 &
+    pid=$!
+    for _ in $(seq 1000); do
+        [[ $(grep -c '"event":"\(start\|resume\)"' "$work/$run/journal.jsonl" 2>/dev/null || true) -gt ${known:-0} ]] && return 0
+        if [[ ! -d /proc/$pid ]]; then
+            wait "$pid" && return 0
+            break
+        fi
+        sleep 0.02
+    done
+    die "$run does not train"
+}
+
+# Exit code of the last start, in $rc.
+finish() {
+    rc=0
+    wait "$pid" || rc=$?
+}
+
+ranks_of() {
+    pgrep -P "$pid" -x gidd-worker || true
+}
+
 # until_finished RUN RANKS [...]: starts again as a job script does, at most six times.
 until_finished() {
     local starts

@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * allocfault: preloaded, makes one allocation of a program fail.
+ * allocfault: preloaded, makes one allocation of a program fail, or the start of one thread.
  *
- *     ALLOCFAULT=K[,forever]      the K-th (and all later ones); 0: none
- *     ALLOCFAULT_LOG=FILE         gets one line at the end: allocations counted, and how many failed
+ *     ALLOCFAULT=K[,forever]            the K-th allocation (and all later ones); 0: none
+ *     ALLOCFAULT_THREADS=K[,forever]    the K-th thread
+ *     ALLOCFAULT_LOG=FILE               gets one line at the end: allocations counted, failed, threads counted, failed
  *
- * Counted are allocations by the program's own code (its libraries are linked into it) and by
- * libjansson on its behalf, told by the caller's address. What MPI, HDF5 or the C library allocate
+ * Counted is what the program's own code asks for (its libraries are linked into it) and
+ * libjansson on its behalf, told by the caller's address. What MPI, HDF5 or the C library want
  * for themselves does not fail: their ways out of it are theirs.
  */
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <link.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -25,12 +28,16 @@ void *__libc_calloc(size_t count, size_t size);
 void *__libc_realloc(void *memory, size_t size);
 void *__libc_memalign(size_t alignment, size_t size);
 
-static struct {
-    uintptr_t first[8], end[8]; // of code whose allocations count
-    int ranges;
+typedef struct resource {
     long k;
     int forever;
     _Atomic long counted, failed;
+} resource;
+
+static struct {
+    uintptr_t first[8], end[8]; // of code whose wants count
+    int ranges;
+    resource memory, threads;
 } shim;
 
 static int add_ranges(struct dl_phdr_info *info, size_t size, void *context)
@@ -48,19 +55,26 @@ static int add_ranges(struct dl_phdr_info *info, size_t size, void *context)
     return 0;
 }
 
+static void steer(resource *what, const char *variable)
+{
+    const char *spec = getenv(variable);
+    what->k = spec != NULL ? atol(spec) : 0;
+    what->forever = spec != NULL && strstr(spec, "forever") != NULL;
+}
+
 __attribute__((constructor)) static void begin(void)
 {
-    const char *spec = getenv("ALLOCFAULT");
-    shim.k = spec != NULL ? atol(spec) : 0;
-    shim.forever = spec != NULL && strstr(spec, "forever") != NULL;
+    steer(&shim.memory, "ALLOCFAULT");
+    steer(&shim.threads, "ALLOCFAULT_THREADS");
     (void)dl_iterate_phdr(add_ranges, NULL);
 }
 
 __attribute__((destructor)) static void end(void)
 {
     const char *path = getenv("ALLOCFAULT_LOG");
-    char line[64];
-    int bytes = snprintf(line, sizeof line, "%ld %ld\n", shim.counted, shim.failed);
+    char line[128];
+    int bytes = snprintf(line, sizeof line, "%ld %ld %ld %ld\n", shim.memory.counted, shim.memory.failed,
+                         shim.threads.counted, shim.threads.failed);
     int fd = path != NULL ? open(path, O_WRONLY | O_CREAT | O_APPEND, 0666) : -1;
     if (fd >= 0) {
         (void)!write(fd, line, (size_t)bytes);
@@ -68,14 +82,13 @@ __attribute__((destructor)) static void end(void)
     }
 }
 
-static int fails(const void *caller)
+static int fails(resource *what, const void *caller)
 {
     for (int i = 0; i < shim.ranges; i++) {
         if ((uintptr_t)caller >= shim.first[i] && (uintptr_t)caller < shim.end[i]) {
-            long number = atomic_fetch_add(&shim.counted, 1) + 1;
-            if (shim.k > 0 && (number == shim.k || (number > shim.k && shim.forever))) {
-                atomic_fetch_add(&shim.failed, 1);
-                errno = ENOMEM;
+            long number = atomic_fetch_add(&what->counted, 1) + 1;
+            if (what->k > 0 && (number == what->k || (number > what->k && what->forever))) {
+                atomic_fetch_add(&what->failed, 1);
                 return 1;
             }
         }
@@ -83,7 +96,18 @@ static int fails(const void *caller)
     return 0;
 }
 
-#define FAILS() fails(__builtin_return_address(0))
+#define FAILS() (fails(&shim.memory, __builtin_return_address(0)) && (errno = ENOMEM))
+
+int pthread_create(pthread_t *restrict thread, const pthread_attr_t *restrict attributes, void *(*run)(void *),
+                   void *restrict argument)
+{
+    int (*real)(pthread_t *restrict, const pthread_attr_t *restrict, void *(*)(void *), void *restrict);
+    if (fails(&shim.threads, __builtin_return_address(0))) {
+        return EAGAIN;
+    }
+    *(void **)&real = dlsym(RTLD_NEXT, "pthread_create");
+    return real(thread, attributes, run, argument);
+}
 
 void *malloc(size_t size)
 {
